@@ -1,0 +1,48 @@
+# Everything starts here. `make demo` and `make test` set up a fresh Debian or Ubuntu by themselves.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# Two busy processes with the default number of OpenMP threads each are several times slower than with one.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: setup system demo test test-all check format bench docs clean
+
+setup: $(READY)  ## install into .venv
+
+$(READY): pyproject.toml constraints.txt | system
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "serl_suite needs Python 3.11 or newer; this is $$($(PYTHON) -V). Try make PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "no venv module: apt-get install python3-venv"; exit 1; }
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+system:  ## check the system libraries that rendering needs; as root, install them
+	@.ci/system-libraries
+
+demo: setup  ## teach the twin to pick up a cube, live
+	$(BIN)/serl train FrankaPickCube-v0
+
+test: setup  ## the test suite without its slow part
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: setup  ## every test
+	$(BIN)/python -m pytest
+
+check: setup  ## lint, types, import rules, wheel
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy serl_suite envs/serl_envs hardware/serl_hardware
+	$(BIN)/lint-imports --no-cache
+	.ci/wheel-smoke-test $(BIN)
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup  ## measure every claim beside its baseline
+	@failed=; for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || failed="$$failed $$script"; done; \
+		[ -z "$$failed" ] || { echo "missed:$$failed"; exit 1; }
+
+clean:
+	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""Robots that are simulated in MuJoCo and stand in for metal ones."""

@@ -1,0 +1,5 @@
+"""Franka Research 3 with Franka Hand: figures and MuJoCo model."""
+
+from serl_hardware.franka.figures import FrankaFigures, fr3
+
+__all__ = ["FrankaFigures", "fr3"]

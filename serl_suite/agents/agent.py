@@ -1,0 +1,39 @@
+"""What the learner knows of an algorithm."""
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from serl_suite.data.replay import Batch
+from serl_suite.errors import SerlError
+from serl_suite.wire.spaces import Observation
+
+__all__ = ["Agent", "BadAgent"]
+
+
+class BadAgent(SerlError):
+    """An agent was asked for that cannot be built; the message says why and names what can."""
+
+
+class Agent(Protocol):
+    """An algorithm that turns batches into a better policy."""
+
+    def fit_normaliser(self, states: NDArray[np.float32]) -> None:
+        """Sets the state statistics, once, before the first update. Shape: (n, state_dim)"""
+
+    def act(self, observation: Observation, explore: bool) -> NDArray[np.float32]:
+        """An action in [-1, 1]: the policy's mode, or a draw where `explore`. Shape: (action_dim,)"""
+
+    def update(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """One gradient step. Metrics are scalars left on the device: reading one waits for it."""
+
+    def policy_state(self) -> dict[str, NDArray[np.float32]]:
+        """A copy of what an actor needs, no more."""
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """A copy of everything that the next update depends on."""
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Restores `state_dict`, after which updates go on exactly as they would have."""

@@ -1,0 +1,83 @@
+"""One checkpoint is one file: tensors as safetensors, everything else as JSON in its header."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+
+from serl_suite.errors import SerlError
+
+__all__ = ["BadCheckpoint", "load_checkpoint", "save_checkpoint"]
+
+VERSION = 1
+HEADER = "serl_suite"
+
+
+class BadCheckpoint(SerlError):
+    """A checkpoint that cannot be used."""
+
+
+class _Header(msgspec.Struct, frozen=True, kw_only=True):
+    version: int
+    meta: dict[str, Any]
+
+
+def save_checkpoint(path: Path, tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> None:
+    """Writes under a temporary name, syncs and renames: a crash leaves the old file or the new one.
+
+    Args:
+        path: Replaced if it exists.
+        tensors: Of any device; read before this returns.
+        meta: JSON types (counters, configuration, generator states).
+    """
+    header = msgspec.json.encode(_Header(version=VERSION, meta=meta)).decode()
+    data = safetensors.torch.save(
+        {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, {HEADER: header}
+    )
+    temporary = path.with_name(f".{path.name}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The tensors and the meta that were saved.
+
+    Raises:
+        BadCheckpoint: absent, damaged or of another version; the message says which and what to do.
+    """
+    if not path.is_file():
+        raise BadCheckpoint(f"no checkpoint at {path}; give the folder of a run that has trained")
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(HEADER)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as e:
+        raise BadCheckpoint(f"{path} is damaged ({e}); resume from an older checkpoint of the run") from e
+    if text is None:
+        raise BadCheckpoint(
+            f"{path} holds weights but is no checkpoint of serl_suite; give one from a run folder"
+        )
+    try:
+        version = msgspec.json.decode(text, type=dict[str, Any]).get("version")
+        header = msgspec.json.decode(text, type=_Header) if version == VERSION else None
+    except msgspec.DecodeError as e:
+        raise BadCheckpoint(f"{path} is damaged ({e}); resume from an older checkpoint of the run") from e
+    if header is None:
+        raise BadCheckpoint(
+            f"{path} has checkpoint version {version}, this serl_suite reads {VERSION}; "
+            "use the version that wrote it (see config in the run folder) or train anew"
+        )
+    return tensors, header.meta

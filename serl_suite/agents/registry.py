@@ -1,0 +1,53 @@
+"""Agents by name, and the few words from which an actor builds the matching policy."""
+
+from typing import Any
+
+import msgspec
+import torch
+
+from serl_suite.agents.agent import Agent, BadAgent
+from serl_suite.agents.policy import Policy
+from serl_suite.agents.rlpd import RLPD, RLPDConfig
+from serl_suite.wire.spaces import EnvSpec
+
+__all__ = ["AGENTS", "describe", "make_agent", "make_policy"]
+
+AGENTS = {"rlpd": (RLPDConfig, RLPD)}
+"""Name: (configuration, agent)."""
+
+
+def make_agent(
+    name: str, config: RLPDConfig, spec: EnvSpec, *, seed: int, device: str | torch.device = "cpu"
+) -> Agent:
+    """The agent of that name.
+
+    Raises:
+        BadAgent: unknown name, or a spec that the agent cannot learn from.
+    """
+    return _entry(name)[1](config, spec, seed=seed, device=device)
+
+
+def describe(name: str, config: RLPDConfig) -> dict[str, Any]:
+    """What `make_policy` needs, as plain JSON types; the learner's welcome carries it."""
+    return {"name": name, "config": msgspec.to_builtins(config)}
+
+
+def make_policy(description: dict[str, Any], spec: EnvSpec, *, seed: int) -> Policy:
+    """The policy of a described agent.
+
+    Raises:
+        BadAgent: an agent or a setting that this version does not know.
+    """
+    try:
+        config = msgspec.convert(description["config"], _entry(description["name"])[0])
+    except (KeyError, msgspec.ValidationError) as e:
+        raise BadAgent(
+            f"the learner describes its agent as {description}: {e}; run the same version on both sides"
+        ) from e
+    return Policy(config, spec, seed=seed)
+
+
+def _entry(name: str) -> tuple[type[RLPDConfig], type[RLPD]]:
+    if name not in AGENTS:
+        raise BadAgent(f"no agent is called {name!r}; choose one of {', '.join(AGENTS)}")
+    return AGENTS[name]

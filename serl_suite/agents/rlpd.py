@@ -1,0 +1,247 @@
+"""RLPD: off-policy learning with prior data (Ball et al. 2023, arXiv 2302.02948).
+
+Soft actor-critic with an ensemble of LayerNorm critics, a target from the minimum over a random subset of them,
+many updates per environment step and batches of which half are demonstrations:
+
+    y      = r + gamma m (min over k in subset of Q'_k(s', a') - [alpha log pi(a'|s')]),   a' ~ pi(s')
+    critic = sum over k of mean (Q_k(s, a) - y)^2
+    actor  = mean (alpha log pi(a|s) - mean over k of Q_k(s, a)),                          a ~ pi(s)
+    alpha  = softening weight, moved until the policy's entropy meets its target
+
+The term in brackets (`backup_entropy`) is off for sparse rewards.
+"""
+
+import copy
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from serl_suite.agents.agent import BadAgent
+from serl_suite.agents.optimiser import adam_state, load_adam_state, make_adam
+from serl_suite.data.replay import Batch
+from serl_suite.networks import EnsembleMLP, TanhGaussian
+from serl_suite.wire.spaces import EnvSpec, Observation
+
+__all__ = ["RLPD", "RLPDConfig"]
+
+Loss = tuple[Tensor, dict[str, Tensor]]
+
+
+class RLPDConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of RLPD. The defaults are for sparse rewards, a state observation and two CPU cores."""
+
+    num_critics: int = 2
+    """Members of the critic ensemble."""
+    critic_subset: int = 2
+    """Members whose minimum makes the target, drawn without replacement for every update."""
+    hidden: tuple[int, ...] = (256, 256)
+    """Widths of the hidden layers of every network."""
+    layer_norm: bool = True
+    """LayerNorm after every hidden layer."""
+    discount: float = 0.97
+    """gamma, per control step."""
+    tau: float = 0.005
+    """Share of the critics that enters their targets at every update."""
+    learning_rate: float = 3e-4
+    """Of Adam, for all networks and the temperature."""
+    batch_size: int = 256
+    """Transitions per update."""
+    demo_fraction: float = 0.5
+    """Share of a batch that comes from demonstrations and interventions."""
+    utd: float = 8.0
+    """Critic updates per environment step."""
+    actor_period: int = 4
+    """Critic updates per update of actor and temperature."""
+    initial_temperature: float = 0.1
+    """alpha at the start."""
+    target_entropy: float | None = None
+    """Entropy that the temperature aims at; None is minus half the action dimension."""
+    backup_entropy: bool = False
+    """Whether the target counts the entropy of what follows."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.critic_subset <= self.num_critics:
+            raise BadAgent(
+                f"critic_subset is {self.critic_subset}; set it between 1 and num_critics={self.num_critics}"
+            )
+        if (
+            not 0.0 <= self.demo_fraction <= 1.0
+            or not 0.0 <= self.discount < 1.0
+            or not 0.0 < self.tau <= 1.0
+        ):
+            raise BadAgent("demo_fraction lies in [0, 1], discount in [0, 1) and tau in (0, 1]")
+        counts = (self.batch_size, self.actor_period, *self.hidden, len(self.hidden))
+        if min(counts) < 1 or min(self.utd, self.learning_rate, self.initial_temperature) <= 0:
+            raise BadAgent(
+                "batch_size, actor_period, hidden, utd, learning_rate, initial_temperature are positive"
+            )
+
+
+class RLPD:
+    """The learner's half of the algorithm; an actor needs only `Policy`.
+
+    Args:
+        config: Settings.
+        spec: Of the environment, as the actor's hello gave it.
+        seed: Of the weights and of every draw that follows.
+        device: Where it computes.
+
+    Raises:
+        BadAgent: the spec holds images, or nothing but images.
+    """
+
+    def __init__(
+        self, config: RLPDConfig, spec: EnvSpec, *, seed: int, device: str | torch.device = "cpu"
+    ) -> None:
+        self.config, self.spec, self.device = config, spec, torch.device(device)
+        self.updates = 0
+        """Critic updates so far."""
+        self.actor = make_actor(config, spec, seed).to(self.device)
+        weights = torch.Generator().manual_seed(seed + 1)
+        self.critic = EnsembleMLP(
+            config.num_critics, spec.state_dim + spec.action_dim, config.hidden, 1,
+            generator=weights, layer_norm=config.layer_norm,
+        ).to(self.device)  # fmt: skip
+        self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
+        self.log_temperature = (
+            torch.tensor(config.initial_temperature, device=self.device).log().requires_grad_()
+        )
+        self.target_entropy = -spec.action_dim / 2 if config.target_entropy is None else config.target_entropy
+        self._generator = torch.Generator(self.device).manual_seed(seed + 2)
+        self._critic_parameters: list[Tensor] = list(self.critic.parameters())
+        self._target_parameters: list[Tensor] = list(self.target_critic.parameters())
+        self._actor_parameters = [*self.actor.parameters(), self.log_temperature]
+        self._critic_optimiser = make_adam(self._critic_parameters, config.learning_rate)
+        self._actor_optimiser = make_adam(self._actor_parameters, config.learning_rate)
+
+    def fit_normaliser(self, states: NDArray[np.float32]) -> None:
+        """Sets the state statistics, once, before the first update. Shape: (n, state_dim)"""
+        self.actor.normaliser.fit(states)
+
+    def act(self, observation: Observation, explore: bool) -> NDArray[np.float32]:
+        """An action in [-1, 1]: the policy's mode, or a draw where `explore`. Shape: (action_dim,)"""
+        state = torch.from_numpy(self.spec.flatten(observation)).to(self.device)
+        return self.actor.act(state[None], self._generator if explore else None)[0].cpu().numpy()
+
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        """One critic update; every `actor_period`-th call also updates actor and temperature.
+
+        Returns: scalars on the device, `critic/...` and, where they moved, `actor/...`.
+        """
+        state = self.actor.normaliser(batch.state)
+        next_state = self.actor.normaliser(batch.next_state)
+        loss, metrics = self.critic_loss(batch, state, next_state)
+        _step(self._critic_optimiser, loss, self._critic_parameters)
+        with torch.no_grad():
+            torch._foreach_lerp_(self._target_parameters, self._critic_parameters, self.config.tau)
+        self.updates += 1
+        if self.updates % self.config.actor_period == 0:
+            loss, info = self.actor_loss(state)
+            _step(self._actor_optimiser, loss, self._actor_parameters)
+            metrics |= info
+        return metrics
+
+    def critic_loss(self, batch: Batch, state: Tensor, next_state: Tensor) -> Loss:
+        """Squared distance to the target, summed over the members. States are normalised."""
+        config = self.config
+        with torch.no_grad():
+            next_action, log_pi = self.actor.sample(next_state, self._generator)
+            next_q = self.target_critic(torch.cat([next_state, next_action], -1), self._draw_subset())
+            next_v = next_q.squeeze(-1).amin(0)
+            if config.backup_entropy:
+                next_v -= self.log_temperature.exp() * log_pi
+            target = torch.addcmul(batch.reward, batch.mask, next_v, value=config.discount)
+        q = self.critic(torch.cat([state, batch.action], -1)).squeeze(-1)
+        loss = (q - target).square().sum() / len(target)
+        return loss, {
+            "critic/loss": loss.detach() / config.num_critics,
+            "critic/q": q.detach().mean(),
+            "critic/target": target.mean(),
+        }
+
+    def actor_loss(self, state: Tensor) -> Loss:
+        """Policy loss plus temperature loss; their gradients do not meet. The state is normalised."""
+        action, log_pi = self.actor.sample(state, self._generator)
+        q = self.critic(torch.cat([state, action], -1)).squeeze(-1).mean(0)
+        temperature, entropy = self.log_temperature.exp(), -log_pi.mean()
+        policy_loss = -(temperature.detach() * entropy) - q.mean()
+        temperature_loss = temperature * (entropy.detach() - self.target_entropy)
+        return policy_loss + temperature_loss, {
+            "actor/loss": policy_loss.detach(),
+            "actor/entropy": entropy.detach(),
+            "actor/q": q.detach().mean(),
+            "actor/temperature": temperature.detach(),
+        }
+
+    def policy_state(self) -> dict[str, NDArray[np.float32]]:
+        """A copy of what `Policy.load` takes: the policy network and the state statistics."""
+        return {
+            name: tensor.detach().cpu().numpy().copy() for name, tensor in self.actor.state_dict().items()
+        }
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """A copy of everything that the next update depends on."""
+        state = {
+            **{f"actor.{k}": v for k, v in self.actor.state_dict().items()},
+            **{f"critic.{k}": v for k, v in self.critic.state_dict().items()},
+            **{f"target_critic.{k}": v for k, v in self.target_critic.state_dict().items()},
+            **adam_state("critic_optimiser", self._critic_optimiser),
+            **adam_state("actor_optimiser", self._actor_optimiser),
+            "log_temperature": self.log_temperature,
+            "generator": self._generator.get_state(),
+            "updates": torch.tensor(self.updates),
+        }
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restores `state_dict`, after which updates go on exactly as they would have."""
+        for name, module in (
+            ("actor", self.actor),
+            ("critic", self.critic),
+            ("target_critic", self.target_critic),
+        ):
+            module.load_state_dict(
+                {k[len(name) + 1 :]: v for k, v in state.items() if k.startswith(f"{name}.")}
+            )
+        load_adam_state("critic_optimiser", self._critic_optimiser, state)
+        load_adam_state("actor_optimiser", self._actor_optimiser, state)
+        with torch.no_grad():
+            self.log_temperature.copy_(state["log_temperature"])
+        self._generator.set_state(state["generator"])
+        self.updates = int(state["updates"])
+
+    def _draw_subset(self) -> Tensor | None:
+        """Distinct members for the target; None where it is all of them."""
+        config = self.config
+        if config.critic_subset == config.num_critics:
+            return None
+        order = torch.randperm(config.num_critics, generator=self._generator, device=self.device)
+        return order[: config.critic_subset]
+
+
+def make_actor(config: RLPDConfig, spec: EnvSpec, seed: int) -> TanhGaussian:
+    """The policy network, on the CPU.
+
+    Raises:
+        BadAgent: the spec holds images, which this agent does not read.
+    """
+    if spec.image_keys or spec.state_dim == 0:
+        raise BadAgent(
+            f"rlpd reads states, and {spec.task} also observes images {list(spec.image_keys)}; "
+            "make the environment without cameras"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    return TanhGaussian(
+        spec.state_dim, spec.action_dim, config.hidden, generator=generator, layer_norm=config.layer_norm
+    )
+
+
+def _step(optimiser: torch.optim.Adam, loss: Tensor, parameters: Sequence[Tensor]) -> None:
+    """Moves exactly these parameters."""
+    for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+        parameter.grad = gradient
+    optimiser.step()

@@ -1,0 +1,40 @@
+"""New runs and resumed ones, as `serl train` and `serl learner` take them from the command line."""
+
+import datetime
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import tyro
+
+from serl_suite.nodes.config import TrainConfig
+from serl_suite.nodes.run_folder import RunFolder
+
+__all__ = ["open_run"]
+
+
+class _NewRun(msgspec.Struct, frozen=True, kw_only=True):
+    config: tyro.conf.OmitArgPrefixes[TrainConfig]
+    run: Path | None = None
+    """Folder of the run; runs/TASK-DATE by default."""
+
+
+class _ResumedRun(msgspec.Struct, frozen=True, kw_only=True):
+    resume: Path
+    """Folder of the run to go on with."""
+
+
+def open_run(arguments: Sequence[str], *, prog: str, description: str) -> tuple[RunFolder, bool]:
+    """Makes or opens the run that the command line names, and tells whether it is new.
+
+    Raises:
+        RunFolderError: The folder exists, is missing, or is of another version.
+    """
+    if any(word == "--resume" or word.startswith("--resume=") for word in arguments):
+        resumed = tyro.cli(_ResumedRun, args=list(arguments), prog=prog, description=description)
+        return RunFolder(resumed.resume), False
+    text = f"{description}\n\nGo on with an earlier run, finished or killed: {prog} --resume RUN"
+    new = tyro.cli(_NewRun, args=list(arguments), prog=prog, description=text)
+    name = f"{new.config.task.replace('/', '_')}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    return RunFolder.create(new.run or Path("runs") / name, new.config), True

@@ -1,0 +1,248 @@
+"""The actor process: environment and policy on the robot's side; what happens goes to the learner as it happens."""
+
+import logging
+import time
+import uuid
+from collections import deque
+from pathlib import Path
+from threading import Event
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from serl_suite.agents.policy import Policy
+from serl_suite.agents.registry import make_policy
+from serl_suite.errors import SerlError
+from serl_suite.nodes.config import TrainConfig
+from serl_suite.nodes.environment import Environment
+from serl_suite.nodes.evaluation import evaluate
+from serl_suite.nodes.metrics import MetricsWriter
+from serl_suite.wire.client import ActorClient
+from serl_suite.wire.keys import ActorKeys
+from serl_suite.wire.messages import Observation, Step, Weights
+from serl_suite.wire.spool import Spool
+
+__all__ = ["Actor"]
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 30.0
+DRAIN_S = 1.0
+"""At the end the learner gets this long to acknowledge; what it does not stays in the spool for the next start."""
+
+
+class Actor:
+    """One actor.
+
+    In lockstep, the actor takes a block of steps, then the next policy in order, so that it acts on block k + 1 with the
+    policy that has learnt from blocks up to k - 1 while the learner works on block k. In real time, it keeps the
+    environment's rate, takes the newest policy there is at each step, and never waits for the network.
+
+    Args:
+        config: The run's configuration.
+        address: The learner's.
+        spool: Folder for steps that the learner has not acknowledged; those of a killed actor are sent first.
+        metrics: Folder for actor.jsonl and TensorBoard.
+        keys: CURVE keys, needed off loopback.
+        number: Tells several actors of one learner apart; part of the seed.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        *,
+        address: str,
+        spool: Path,
+        metrics: Path,
+        keys: ActorKeys | None = None,
+        number: int = 0,
+    ) -> None:
+        torch.set_num_threads(1)
+        self.config = config
+        self.number = number
+        self._lockstep = config.actor.pace == "lockstep"
+        self._environment = Environment(config.task, cameras=config.actor.cameras)
+        self._client = ActorClient(
+            address,
+            uuid.uuid4().hex,
+            self._environment.spec,
+            Spool(spool),
+            keys=keys,
+            actor_name=f"actor-{number}",
+            in_order_weights=self._lockstep,
+        )
+        self._metrics = MetricsWriter(metrics, "actor" if number == 0 else f"actor-{number}")
+        self._seq = 0
+        self._episode = 0
+        self._transitions = 0
+        self._last_attempt = 0
+        self._successes: deque[bool] = deque(maxlen=config.evaluation.window)
+        self._version = self._first_version = -1
+        self._last_tick: float | None = None
+        self._periods_s: list[float] = []
+
+    def run(self, stop: Event) -> str:
+        """Acts until the learner ends the training or `stop` is set; returns why it ended.
+
+        Raises:
+            LearnerUnreachable: No learner answered within `CONNECT_TIMEOUT_S`.
+            SpecRefused: The learner trains on other spaces.
+        """
+        try:
+            welcome = self._client.connect(CONNECT_TIMEOUT_S)
+            self._first_env_step = self._client.progress.env_steps
+            self._random_steps = max(0, int(welcome.agent["random_steps"]) - self._first_env_step)
+            seeds = np.random.SeedSequence([self.config.seed, self.number, self._first_env_step])
+            self._rng = np.random.default_rng(seeds)
+            self._policy = make_policy(welcome.agent["policy"], self._environment.spec, seed=int(seeds.generate_state(1)[0]))
+            self._wait_for_policy(stop)
+            self._first_version = self._version
+            while not self._over(stop):
+                self._run_episode(stop)
+                self._attempt_evaluation(stop)
+        finally:
+            self._client.close(DRAIN_S)
+            self._metrics.__exit__(None, None, None)
+            self._environment.close()
+        return self._client.stop_reason or "stopped"
+
+    @property
+    def env_steps(self) -> int:
+        """Transitions of this run as this actor counts them."""
+        return self._first_env_step + self._transitions
+
+    def _over(self, stop: Event) -> bool:
+        return stop.is_set() or self._client.stop_reason is not None
+
+    def _run_episode(self, stop: Event) -> None:
+        started = time.monotonic()
+        observation = self._environment.reset(seed=int(self._rng.integers(2**31)))
+        self._put(0, observation)
+        index, episode_return, done, success = 0, 0.0, False, None
+        next_tick = time.monotonic()
+        while not done:
+            if self._over(stop):
+                return
+            self._take_policy(stop)
+            action = self._act(observation)
+            observation, reward, terminated, truncated, success = self._environment.step(action)
+            index, episode_return, done = index + 1, episode_return + reward, terminated or truncated
+            self._put(index, observation, action=action, reward=reward, terminated=terminated, truncated=truncated, success=success)
+            self._transitions += 1
+            if not self._lockstep:
+                next_tick = self._keep_rate(next_tick, stop)
+        if success is not None:
+            self._successes.append(success)
+        self._record_episode(success, episode_return, index, time.monotonic() - started)
+        self._episode += 1
+
+    def _act(self, observation: Observation) -> npt.NDArray[np.float32]:
+        if self._transitions < self._random_steps:
+            unit = self._rng.uniform(-1.0, 1.0, self._environment.spec.action_dim).astype(np.float32)
+        else:
+            unit = self._policy.act(observation, explore=True)
+        return self._environment.scale.to_env(unit)
+
+    def _put(self, index: int, observation: Observation, **fields: object) -> None:
+        step = Step(
+            seq=self._seq,
+            episode=self._episode,
+            index=index,
+            observation=observation,
+            policy_version=self._version,
+            time_s=index / self._environment.spec.rate_hz,
+            **fields,
+        )
+        self._client.put(step)
+        self._seq += 1
+
+    def _wait_for_policy(self, stop: Event) -> None:
+        while not self._over(stop):
+            weights = self._client.wait_weights(self._version + 1, 0.05)
+            if weights is not None:
+                return self._apply(weights)
+
+    def _take_policy(self, stop: Event) -> None:
+        if not self._lockstep:
+            weights = self._client.take_weights()
+            if weights is not None:
+                self._apply(weights)
+        elif self._transitions and self._transitions % self.config.actor.block_steps == 0:
+            self._await_block(stop)
+
+    def _apply(self, weights: Weights) -> None:
+        self._policy.load(weights.arrays)
+        self._version = weights.version
+
+    def _await_block(self, stop: Event) -> None:
+        """Lockstep: after block j, the policy that has learnt from block j - 1 is due."""
+        blocks = self._transitions // self.config.actor.block_steps
+        while self._version < self._first_version + blocks - 1 and not self._over(stop):
+            weights = self._client.wait_weights(self._version + 1, 0.05)
+            if weights is not None:
+                self._apply(weights)
+
+    def _keep_rate(self, next_tick: float, stop: Event) -> float:
+        """Real time: sleeps to the end of the period; a late step starts the next period at once."""
+        period_s = 1.0 / self._environment.spec.rate_hz
+        next_tick += period_s
+        delay = next_tick - time.monotonic()
+        if delay > 0:
+            stop.wait(delay)
+        else:
+            next_tick -= delay
+        now = time.monotonic()
+        if self._last_tick is not None:
+            self._periods_s.append(now - self._last_tick)
+        self._last_tick = now
+        return next_tick
+
+    def _record_episode(self, success: bool | None, episode_return: float, length: int, wall_s: float) -> None:
+        progress = self._client.progress
+        record: dict[str, float | bool | None] = {
+            "episode/number": self._episode,
+            "episode/success": success,
+            "episode/return": episode_return,
+            "episode/length": length,
+            "episode/success_rate": float(np.mean(self._successes)) if self._successes else None,
+            "actor/steps_per_s": length / wall_s,
+            "actor/robot_time_s": self.env_steps / self._environment.spec.rate_hz,
+            "actor/policy_version": self._version,
+            "actor/policy_staleness": progress.newest_version - self._version,
+            "actor/unacknowledged": self._seq - 1 - progress.durable_seq,
+        }
+        if self._periods_s:
+            record["actor/period_p50_s"], record["actor/period_p99_s"] = np.percentile(self._periods_s, [50, 99]).tolist()
+            self._periods_s.clear()
+        self._metrics.write(self.env_steps, record)
+
+    def _attempt_evaluation(self, stop: Event) -> None:
+        """Once training episodes succeed often enough, measures the deterministic policy and tells the learner."""
+        settings = self.config.evaluation
+        window_full = len(self._successes) == settings.window
+        due = self._transitions - self._last_attempt >= settings.attempt_every
+        if self._over(stop) or not (window_full and due and np.mean(self._successes) >= settings.attempt_at):
+            return
+        self._last_attempt = self._transitions
+        episodes = list(
+            evaluate(
+                self._environment,
+                self._policy,
+                episodes=settings.attempt_episodes,
+                seed=self.config.seed + 1 + self._transitions,
+                should_stop=lambda: self._over(stop),
+            )
+        )
+        if len(episodes) < settings.attempt_episodes:
+            return
+        self._client.send_evaluation(self._version, self.env_steps, episodes, self._policy.arrays())
+        self._metrics.write(
+            self.env_steps,
+            {
+                "evaluation/success_rate": sum(episode.success for episode in episodes) / len(episodes),
+                "evaluation/return": float(np.mean([episode.episode_return for episode in episodes])),
+                "evaluation/length": float(np.mean([episode.length for episode in episodes])),
+            },
+        )
+        self._last_tick = None

@@ -1,0 +1,82 @@
+"""Everything a training run can be told; the resolved values are written into the run folder as config.yaml."""
+
+from typing import Annotated, Literal
+
+import msgspec
+import tyro
+
+from serl_suite.agents.rlpd import RLPDConfig
+
+__all__ = ["ActorConfig", "EvaluationConfig", "LearnerConfig", "TrainConfig"]
+
+
+class LearnerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The learner process: replay and updates."""
+
+    bind: str = "tcp://127.0.0.1:5555"
+    """Address that actors connect to; port 0 takes a free one. Anything but loopback needs keys (`serl keys`)."""
+    device: str = "cpu"
+    """Torch device of replay and networks, such as cpu or cuda."""
+    threads: int = 1
+    """Torch threads. One is right beside a busy actor; idle machines gain from more."""
+    replay_capacity: int = 200_000
+    """Frames kept in each of the two replays, online and demonstrations."""
+    warmup_steps: int = 100
+    """Online transitions before the first update."""
+    max_owed_updates: int = 2000
+    """Owed updates past this are forgiven; the realised ratio is logged."""
+    publish_every: int = 50
+    """Updates between two published policies (paced runs only; in lockstep every block ends with one)."""
+    checkpoint_every: int = 500
+    """Env steps between two checkpoints."""
+
+
+class ActorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The actor process: environment and policy."""
+
+    pace: Literal["lockstep", "realtime"] = "lockstep"
+    """lockstep: simulated time waits for the learner, and a run repeats bit for bit. realtime: the environment's
+    own rate, as on a robot; the step never waits for the network."""
+    block_steps: int = 10
+    """Lockstep only: env steps the actor takes while the learner pays the updates of the block before."""
+    cameras: tuple[str, ...] = ()
+    """Cameras to observe, for environments made with `cameras=`."""
+
+
+class EvaluationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When training ends early, and how its result is measured."""
+
+    window: int = 20
+    """Training episodes in the rolling success rate."""
+    attempt_at: float = 0.85
+    """Rolling success rate from which the deterministic policy is evaluated."""
+    attempt_every: int = 150
+    """Env steps at least between two such evaluations."""
+    attempt_episodes: int = 40
+    """Episodes of such an evaluation."""
+    pass_at: float = 0.95
+    """Success rate that passes, of the last `episodes` too."""
+    episodes: int = 100
+    """Fresh episodes evaluated when training has ended."""
+
+
+class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One training run."""
+
+    task: Annotated[str, tyro.conf.Positional]
+    """Gymnasium id of the task; `serl tasks` lists ours, any other with Box or Dict observations and Box actions works."""
+    seed: int = 0
+    """Seed of demonstrations, environment, networks and sampling."""
+    max_steps: int = 10_000
+    """Env steps after which training ends, passed or not."""
+    demos: str | None = None
+    """Demonstrations: an episode file, a folder of them, or a run folder. Unset: recorded from the task's scripted
+    expert where it has one; `none`: train without."""
+    demo_episodes: int = 20
+    """Demonstrations to record from the scripted expert."""
+    demo_noise: float = 0.2
+    """Standard deviation of the scripted expert's action noise, in action units."""
+    agent: RLPDConfig = msgspec.field(default_factory=RLPDConfig)
+    learner: LearnerConfig = msgspec.field(default_factory=LearnerConfig)
+    actor: ActorConfig = msgspec.field(default_factory=ActorConfig)
+    evaluation: EvaluationConfig = msgspec.field(default_factory=EvaluationConfig)

@@ -1,0 +1,109 @@
+"""Demonstrations from a task's scripted expert, recorded as a teleoperator's would be."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from serl_suite.data.episodes import Episode, read_dataset, write_episode
+from serl_suite.errors import SerlError
+from serl_suite.nodes.environment import Environment, EnvironmentFailure, Expert
+from serl_suite.wire.messages import Step
+from serl_suite.wire.spaces import EnvSpec
+
+__all__ = ["DemonstrationsUnfit", "import_demonstrations", "record_scripted"]
+
+MAX_TRIES = 5
+"""Tries for each demonstration wanted; a worse expert is no demonstrator."""
+
+
+class DemonstrationsUnfit(SerlError):
+    """Demonstrations that this run cannot use."""
+
+
+def record_scripted(
+    environment: Environment, folder: Path, *, episodes: int, noise: float, seed: int
+) -> Iterator[tuple[Episode, bool]]:
+    """Records until there are `episodes` successful demonstrations; failed tries are not kept.
+
+    Args:
+        environment: Must have a scripted expert.
+        folder: Receives one parquet file an episode.
+        episodes: Demonstrations to keep.
+        noise: Standard deviation of the expert's action noise, in action units.
+        seed: Of environment and noise.
+
+    Yields:
+        Each episode, kept or not, and whether it was kept.
+
+    Raises:
+        EnvironmentFailure: The environment has no expert, or one that keeps failing.
+    """
+    expert = environment.make_expert(noise, seed)
+    session_id = f"scripted-{seed}"
+    kept = attempt = 0
+    while kept < episodes:
+        if attempt >= MAX_TRIES * episodes:
+            raise EnvironmentFailure(f"the expert succeeded in {kept} of {attempt} tries at noise {noise}; lower the noise")
+        episode = _record_one(environment, expert, session_id=session_id, number=kept, seed=100_000 * (seed + 1) + attempt)
+        attempt += 1
+        success = bool(episode.steps[-1].success)
+        if success:
+            write_episode(folder / f"{kept:06d}.parquet", episode)
+            kept += 1
+        yield episode, success
+
+
+def import_demonstrations(source: str, folder: Path, spec: EnvSpec | None = None) -> int:
+    """Copies demonstrations into a run.
+
+    Args:
+        source: An episode file, a folder of them, or a run folder, whose demonstrations are taken.
+        folder: The new run's demos folder.
+        spec: Spaces that they must have, where they are known.
+
+    Returns:
+        How many there are.
+
+    Raises:
+        CorruptEpisode: A file cannot be read.
+        DemonstrationsUnfit: There are none, or their spaces are others.
+    """
+    path = Path(source)
+    episodes = read_dataset(path / "demos" if (path / "run.json").exists() else path)
+    if not episodes:
+        raise DemonstrationsUnfit(f"{path} holds no episodes; record some: serl demo record TASK --scripted --out {path}")
+    for number, episode in enumerate(episodes):
+        difference = (spec or episodes[0].spec).difference(episode.spec)
+        if difference is not None:
+            raise DemonstrationsUnfit(
+                f"episode {episode.number} of {path} has other spaces than the task: {difference}. Record demonstrations "
+                "with the same task and cameras"
+            )
+        write_episode(folder / f"{number:06d}.parquet", episode)
+    return len(episodes)
+
+
+def _record_one(environment: Environment, expert: Expert, *, session_id: str, number: int, seed: int) -> Episode:
+    spec = environment.spec
+    observation = environment.reset(seed=seed)
+    expert.reset()
+    steps = [Step(seq=0, episode=number, index=0, observation=observation, source="scripted")]
+    while not steps[-1].ends_episode:
+        action = expert.act(observation)
+        observation, reward, terminated, truncated, success = environment.step(action)
+        index = len(steps)
+        steps.append(
+            Step(
+                seq=index,
+                episode=number,
+                index=index,
+                observation=observation,
+                action=action,
+                reward=reward,
+                terminated=terminated,
+                truncated=truncated,
+                success=success,
+                source="scripted",
+                time_s=index / spec.rate_hz,
+            )
+        )
+    return Episode(session_id=session_id, number=number, spec=spec, steps=steps)

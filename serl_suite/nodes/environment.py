@@ -1,0 +1,115 @@
+"""Making an environment by its Gymnasium id, and the little that nodes need to know of it."""
+
+import difflib
+from typing import Protocol
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+
+from serl_suite.data.actions import ActionScale
+from serl_suite.errors import SerlError
+from serl_suite.wire.messages import Observation
+from serl_suite.wire.spaces import EnvSpec, env_spec
+
+__all__ = ["Environment", "EnvironmentFailure", "Expert"]
+
+
+class EnvironmentFailure(SerlError):  # noqa: N818 - EnvironmentError is Python's own
+    """The environment cannot be made, or broke its contract."""
+
+
+class Expert(Protocol):
+    """A scripted demonstrator, made by an environment's `make_expert(noise, seed)`."""
+
+    def reset(self) -> None: ...
+
+    def act(self, observation: Observation) -> npt.NDArray[np.float32]: ...
+
+
+class Environment:
+    """A Gymnasium environment as the nodes see it: dict observations of checked arrays.
+
+    Args:
+        task: Gymnasium id.
+        cameras: Names of cameras to observe; passed as `cameras=` when there are any.
+        render_mode: Passed through.
+
+    Raises:
+        EnvironmentFailure: Unknown id, missing dependency or refused argument.
+        UnsupportedSpace: The spaces are not Box or Dict of Box (observations) and Box (actions).
+    """
+
+    def __init__(self, task: str, *, cameras: tuple[str, ...] = (), render_mode: str | None = None) -> None:
+        self.env = _make(task, cameras, render_mode)
+        self.spec: EnvSpec = env_spec(task, self.env)
+        self.scale = ActionScale(self.spec.action)
+        """From the agent's [-1, 1] to the action space and back."""
+
+    def reset(self, seed: int | None = None) -> Observation:
+        """Starts an episode and returns its first observation."""
+        observation, _ = self.env.reset(seed=seed)
+        return self.spec.wrap(observation)
+
+    def step(self, action: npt.NDArray[np.float32]) -> tuple[Observation, float, bool, bool, bool | None]:
+        """Takes one step.
+
+        Args:
+            action: In the action space's own units and bounds (`scale.to_env`). Shape: (action_dim,).
+
+        Returns:
+            Observation, reward, terminated, truncated, and success where the environment tells it.
+
+        Raises:
+            EnvironmentFailure: The action is not finite; nothing has moved.
+        """
+        if not np.isfinite(action).all():
+            raise EnvironmentFailure(
+                f"the action is {action.tolist()}; nothing was moved. A diverged policy: go back to an earlier checkpoint"
+            )
+        shaped = action.reshape(self.env.action_space.shape)
+        observation, reward, terminated, truncated, info = self.env.step(shaped)
+        success = info.get("is_success", info.get("success"))
+        return self.spec.wrap(observation), float(reward), bool(terminated), bool(truncated), _flag(success)
+
+    def make_expert(self, noise: float, seed: int) -> Expert:
+        """Returns the task's scripted expert.
+
+        Raises:
+            EnvironmentFailure: The environment has none.
+        """
+        make = getattr(self.env.unwrapped, "make_expert", None)
+        if make is None:
+            raise EnvironmentFailure(
+                f"{self.spec.task} has no scripted expert; give demonstrations by --demos FILE, or --demos none to train without"
+            )
+        return make(noise=noise, seed=seed)
+
+    @property
+    def has_expert(self) -> bool:
+        return hasattr(self.env.unwrapped, "make_expert")
+
+    def render(self) -> npt.NDArray[np.uint8]:
+        """Returns the current picture. Shape: (height, width, 3)."""
+        return np.asarray(self.env.render(), np.uint8)
+
+    def close(self) -> None:
+        self.env.close()
+
+
+def _flag(success: object) -> bool | None:
+    return None if success is None else bool(success)
+
+
+def _make(task: str, cameras: tuple[str, ...], render_mode: str | None) -> gymnasium.Env:
+    arguments: dict[str, object] = {"cameras": cameras} if cameras else {}
+    try:
+        return gymnasium.make(task, render_mode=render_mode, **arguments)
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise EnvironmentFailure(f"{task} needs a package that is not installed: {error}") from error
+    except (gymnasium.error.Error, ModuleNotFoundError) as error:
+        near = difflib.get_close_matches(task, gymnasium.registry, n=3)
+        hint = f"did you mean {', '.join(near)}?" if near else "`serl tasks` lists ours"
+        raise EnvironmentFailure(f"no task {task!r} ({error}); {hint}") from error
+    except TypeError as error:
+        raise EnvironmentFailure(f"{task} refused its arguments {arguments}: {error}") from error

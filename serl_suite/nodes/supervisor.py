@@ -1,0 +1,109 @@
+"""The supervisor: one command that records demonstrations, runs learner and actor on one machine, and judges the result."""
+
+import logging
+import time
+from collections.abc import Callable
+from threading import Event
+
+import msgspec
+
+from serl_suite.errors import SerlError
+from serl_suite.nodes.learner import Outcome
+from serl_suite.nodes.processes import NodeProcess
+from serl_suite.nodes.run_folder import RunFolder
+
+__all__ = ["NodeFailed", "Supervisor"]
+
+log = logging.getLogger(__name__)
+
+STOP_TIMEOUT_S = 1.8
+"""Both nodes have ended this long after a Ctrl-C."""
+WATCH_PERIOD_S = 0.1
+MAX_RESTARTS = 10
+
+
+class NodeFailed(SerlError):
+    """A node ended by itself with an error; the message carries its last words."""
+
+
+class Supervisor:
+    """Runs a learner and actors as processes over a run folder.
+
+    Args:
+        run: The run; everything already in it is taken up.
+        actors: How many actor processes.
+    """
+
+    def __init__(self, run: RunFolder, *, actors: int = 1) -> None:
+        self.run_folder = run
+        self._actors = actors
+        self._nodes: dict[str, NodeProcess] = {}
+        self._restarts = 0
+
+    def train(self, stop: Event, on_tick: Callable[[], None]) -> Outcome | None:
+        """Trains to the end.
+
+        Args:
+            stop: Set by Ctrl-C; both nodes then end within two seconds, data kept.
+            on_tick: Called ten times a second, to redraw what people watch.
+
+        Returns:
+            How training ended; None when stopped.
+
+        Raises:
+            NodeFailed: A node could not start or died.
+        """
+        self.run_folder.outcome.unlink(missing_ok=True)
+        try:
+            self._start()
+            while not stop.is_set() and not self._ended():
+                on_tick()
+                time.sleep(WATCH_PERIOD_S)
+            on_tick()
+        finally:
+            self._end()
+        return self._outcome()
+
+    def _start(self) -> None:
+        self.run_folder.address.unlink(missing_ok=True)
+        self._nodes["learner"] = self._spawn("learner")
+        for number in range(self._actors):
+            name = "actor" if number == 0 else f"actor-{number}"
+            self._nodes[name] = self._spawn(name)
+
+    def _spawn(self, name: str) -> NodeProcess:
+        path, log_file = str(self.run_folder.path), self.run_folder.logs / f"{name}.log"
+        if name == "learner":
+            return NodeProcess(["learner", "--resume", path], log_file)
+        return NodeProcess(["actor", "--run", path, "--number", name.partition("-")[2] or "0"], log_file)
+
+    def _ended(self) -> bool:
+        """True once the learner has ended well; a node that was killed is started again and takes up where it was.
+
+        Raises:
+            NodeFailed: A node ended with an error of its own, or is killed again and again.
+        """
+        for name, node in self._nodes.items():
+            code = node.returncode
+            if code is not None and code < 0 and self._restarts < MAX_RESTARTS:
+                self._restarts += 1
+                log.warning("%s was killed by signal %d; starting it again", name, -code)
+                self._nodes[name] = self._spawn(name)
+            elif code not in (None, 0):
+                raise NodeFailed(
+                    f"{name} ended with exit code {code}; data is kept, `serl train --resume "
+                    f"{self.run_folder.path}` goes on. Its last words ({node.log}):\n{node.last_words()}"
+                )
+        return self._nodes["learner"].returncode == 0
+
+    def _end(self) -> None:
+        for node in self._nodes.values():
+            node.terminate()
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        for node in self._nodes.values():
+            node.wait(max(0.0, deadline - time.monotonic()))
+
+    def _outcome(self) -> Outcome | None:
+        if not self.run_folder.outcome.exists():
+            return None
+        return msgspec.json.decode(self.run_folder.outcome.read_bytes(), type=Outcome)

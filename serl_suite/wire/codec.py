@@ -1,0 +1,242 @@
+"""Messages as multipart frames: a MessagePack header, then one raw buffer per large array.
+
+Not pickle: a peer's bytes must never be able to run code. And nothing a peer writes is believed: dtype, shape
+and size are checked against the buffer before an array is made over it.
+
+A header is `MAGIC`, one byte of schema version, MessagePack. An array in it is [dtype, shape, encoding, data], where
+data is the bytes themselves up to `INLINE_BYTES` and nil for "the next frame".
+"""
+
+import struct
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import cv2
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from serl_suite.wire import messages
+from serl_suite.wire.messages import SCHEMA, Step, WireError
+from serl_suite.wire.spaces import DTYPES
+
+__all__ = ["Codec", "EncodedStep", "SchemaMismatch"]
+
+MAGIC = b"SRL"
+PREFIX = MAGIC + bytes([SCHEMA])
+INLINE_BYTES = 1024
+"""Below this a frame of its own costs more than the copy into the header."""
+MAX_HEADER_BYTES = 4 * 1024 * 1024
+MAX_DIMENSIONS = 8
+MAX_IMAGE_BYTES = 64 * 1024 * 1024
+RAW, JPEG = 0, 1
+
+Buffer = bytes | memoryview
+AnyMessage = (
+    messages.Hello
+    | messages.Welcome
+    | messages.Refused
+    | messages.HelloRequired
+    | messages.Steps
+    | messages.Resend
+    | messages.Ping
+    | messages.Ack
+    | messages.WeightsRequest
+    | messages.Weights
+    | messages.Evaluation
+    | messages.Stop
+    | messages.Bye
+)
+
+
+class SchemaMismatch(WireError):
+    """The peer runs another version of this program."""
+
+
+class EncodedStep(NamedTuple):
+    """A step as it lies in a spool and goes over the wire."""
+
+    header: Buffer
+    """MessagePack of the step, without prefix."""
+    buffers: list[Buffer]
+    """Its large arrays, in the header's order."""
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.header) + sum(len(buffer) for buffer in self.buffers)
+
+
+class _StepsFrame(messages.Message, frozen=True, tag="Steps"):
+    """`Steps` around steps that are encoded already."""
+
+    session_id: str
+    steps: list[msgspec.Raw]
+
+
+class Codec:
+    """Encodes and decodes; one instance per thread.
+
+    Args:
+        jpeg_quality: (height, width, 3) uint8 arrays go as JPEG of this quality, 1..100; None: raw.
+    """
+
+    def __init__(self, jpeg_quality: int | None = None) -> None:
+        self._jpeg_quality = jpeg_quality
+        self._out: list[Buffer] = []
+        self._in: list[Buffer] = []
+        self._taken = 0
+        self._encoder = msgspec.msgpack.Encoder(enc_hook=self._encode_array)
+        self._decoder = msgspec.msgpack.Decoder(AnyMessage, dec_hook=self._decode_array)
+        self._step_decoder = msgspec.msgpack.Decoder(Step, dec_hook=self._decode_array)
+
+    def encode(self, message: messages.Message) -> list[Buffer]:
+        """Frames of a message. Arrays are not copied: send before they change."""
+        self._out = [b""]
+        header = self._encoder.encode(message)
+        frames, self._out = self._out, []
+        frames[0] = PREFIX + header
+        return frames
+
+    def encode_step(self, step: Step) -> EncodedStep:
+        """A step by itself. Arrays are not copied."""
+        self._out = []
+        header = self._encoder.encode(step)
+        buffers, self._out = self._out, []
+        return EncodedStep(header, buffers)
+
+    def encode_steps(self, session_id: str, steps: Sequence[EncodedStep]) -> list[Buffer]:
+        """Frames of a `Steps` message around encoded steps."""
+        raw = [msgspec.Raw(step.header) for step in steps]
+        frames: list[Buffer] = [PREFIX + self._encoder.encode(_StepsFrame(session_id=session_id, steps=raw))]
+        for step in steps:
+            frames.extend(step.buffers)
+        return frames
+
+    def decode(self, frames: Sequence[Buffer]) -> AnyMessage:
+        """The message; its arrays are read-only views of the frames.
+
+        Raises:
+            SchemaMismatch: the peer's schema is another.
+            WireError: anything else that is wrong with it.
+        """
+        if not frames or len(frames[0]) < len(PREFIX) or frames[0][: len(MAGIC)] != MAGIC:
+            raise WireError("no message of this protocol: the header lacks its magic")
+        if frames[0][len(MAGIC)] != SCHEMA:
+            raise SchemaMismatch(
+                f"the peer speaks schema {frames[0][len(MAGIC)]}, this side {SCHEMA}; install the same version "
+                "of serl-suite on both machines"
+            )
+        message: AnyMessage = self._decode(self._decoder, memoryview(frames[0])[len(PREFIX) :], frames[1:])
+        return message
+
+    def decode_step(self, encoded: EncodedStep) -> Step:
+        """Raises: WireError."""
+        step: Step = self._decode(self._step_decoder, encoded.header, encoded.buffers)
+        return step
+
+    def _decode(self, decoder: Any, header: Buffer, buffers: Sequence[Buffer]) -> Any:  # noqa: ANN401
+        if len(header) > MAX_HEADER_BYTES:
+            raise WireError(f"header of {len(header)} bytes; the limit is {MAX_HEADER_BYTES}")
+        self._in, self._taken = list(buffers), 0
+        try:
+            message = decoder.decode(header)
+        except (msgspec.DecodeError, UnicodeDecodeError, OverflowError, RecursionError) as e:
+            raise WireError(f"undecodable header: {e}") from None
+        finally:
+            buffers, self._in = self._in, []
+        if self._taken != len(buffers):
+            raise WireError(f"{len(buffers)} buffers came with a header that describes {self._taken}")
+        return message
+
+    def _encode_array(self, array: object) -> list[object]:
+        if not isinstance(array, np.ndarray):
+            raise NotImplementedError(f"{type(array).__name__} does not go over the wire")
+        dtype, shape = array.dtype.name, array.shape
+        if dtype not in DTYPES or not array.dtype.isnative:
+            raise WireError(
+                f"arrays of dtype {array.dtype} do not go over the wire; use one of {sorted(DTYPES)}"
+            )
+        if self._jpeg_quality and dtype == "uint8" and len(shape) == 3 and shape[2] == 3 and array.size:
+            self._out.append(_encode_jpeg(array, self._jpeg_quality))
+            return [dtype, shape, JPEG, None]
+        if array.nbytes <= INLINE_BYTES:
+            return [dtype, shape, RAW, array.tobytes()]
+        self._out.append(np.ascontiguousarray(array).data.cast("B"))
+        return [dtype, shape, RAW, None]
+
+    def _decode_array(self, kind: object, value: object) -> object:
+        if kind is object:
+            return value
+        match value:
+            case [str(dtype), [*shape], int(encoding), (bytes() | None) as data] if dtype in DTYPES:
+                pass
+            case _:
+                raise WireError("an array is described by something else than [dtype, shape, encoding, data]")
+        sizes = [n for n in shape if type(n) is int and 0 <= n < 2**31]
+        if len(shape) > MAX_DIMENSIONS or len(sizes) != len(shape):
+            raise WireError("an array's shape is out of bounds")
+        buffer: Buffer
+        if data is not None:
+            buffer = data
+        elif self._taken < len(self._in):
+            buffer = self._in[self._taken]
+            self._taken += 1
+        else:
+            raise WireError("the header describes more buffers than came with it")
+        if encoding == JPEG:
+            return _decode_jpeg(buffer, dtype, sizes)
+        if encoding != RAW:
+            raise WireError(f"unknown array encoding {encoding}")
+        return _raw_array(buffer, dtype, sizes)
+
+
+_NUMPY_DTYPES = {name: np.dtype(name) for name in DTYPES}
+
+
+def _raw_array(buffer: Buffer, name: str, shape: list[int]) -> npt.NDArray[Any]:
+    dtype = _NUMPY_DTYPES[name]
+    size = dtype.itemsize
+    for n in shape:
+        size *= n
+    if size != len(buffer):
+        raise WireError(f"{name} {tuple(shape)} takes {size} bytes, {len(buffer)} came")
+    return np.frombuffer(buffer, dtype=dtype).reshape(shape)
+
+
+def _encode_jpeg(image: npt.NDArray[Any], quality: int) -> bytes:
+    ok, data = cv2.imencode(
+        ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
+    )
+    if not ok:
+        raise WireError(f"OpenCV could not encode an image {image.shape} as JPEG")
+    return data.tobytes()
+
+
+def _decode_jpeg(buffer: Buffer, dtype: str, shape: list[int]) -> npt.NDArray[Any]:
+    if dtype != "uint8" or len(shape) != 3 or shape[2] != 3 or shape[0] * shape[1] * 3 > MAX_IMAGE_BYTES:
+        raise WireError(f"a JPEG declared as {tuple(shape)} {dtype}")
+    if _jpeg_size(buffer) != (shape[0], shape[1]):
+        raise WireError(f"a JPEG declared as {tuple(shape)} holds another size or is damaged")
+    try:
+        image = cv2.imdecode(np.frombuffer(buffer, dtype=np.uint8), cv2.IMREAD_COLOR_RGB)
+    except cv2.error as e:
+        raise WireError(f"OpenCV could not decode a JPEG: {e}") from None
+    if image is None or image.shape != tuple(shape):
+        raise WireError("a JPEG could not be decoded")
+    image.flags.writeable = False
+    return np.asarray(image)
+
+
+def _jpeg_size(buffer: Buffer) -> tuple[int, int] | None:
+    """(height, width) from a JPEG's frame header (ITU T.81, B.2.2), before a decoder allocates for it."""
+    data = bytes(buffer[:65536])
+    if data[:2] != b"\xff\xd8":
+        return None
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker, length = struct.unpack_from(">BH", data, at + 1)
+        if 0xC0 <= marker <= 0xC2:
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            return height, width
+        at += 2 + length
+    return None
