@@ -1,4 +1,4 @@
-"""The seam between tasks and whatever moves: the in-process twin and the robot server's client look the same to an env."""
+"""The seam between tasks and whatever moves: to an env, the in-process twin and a robot server look the same."""
 
 from typing import NamedTuple, Protocol
 
@@ -12,7 +12,7 @@ __all__ = ["Array", "Robot", "RobotFault", "RobotState", "Setpoint"]
 Array = npt.NDArray[np.float64]
 
 
-class RobotFault(SerlError):  # noqa: N818 - the word of every arm's manual
+class RobotFault(SerlError):
     """The robot refused or latched a fault; only `recover` clears one."""
 
 
@@ -50,7 +50,7 @@ class Setpoint(NamedTuple):
 
 
 class Robot(Protocol):
-    """An arm with a gripper under Cartesian impedance control, 1 kHz inside, commanded at a task's rate from outside."""
+    """An arm with a gripper under Cartesian impedance control: 1 kHz inside, commanded at a task's rate."""
 
     def observe(self) -> RobotState:
         """Returns the newest measurement."""

@@ -33,19 +33,30 @@ def save_checkpoint(path: Path, tensors: dict[str, torch.Tensor], meta: dict[str
         path: Replaced if it exists.
         tensors: Of any device; read before this returns.
         meta: JSON types (counters, configuration, generator states).
+
+    Raises:
+        BadCheckpoint: the disk is full or not writable; what was there before is untouched.
     """
     header = msgspec.json.encode(_Header(version=VERSION, meta=meta)).decode()
     data = safetensors.torch.save(
         {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, {HEADER: header}
     )
     temporary = path.with_name(f".{path.name}.tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as e:
+        temporary.unlink(missing_ok=True)
+        raise BadCheckpoint(f"cannot write {path}: {e.strerror}; free some space, then resume the run") from e
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:

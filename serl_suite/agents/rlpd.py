@@ -23,7 +23,7 @@ from torch import Tensor
 from serl_suite.agents.agent import BadAgent
 from serl_suite.agents.optimiser import adam_state, load_adam_state, make_adam
 from serl_suite.data.replay import Batch
-from serl_suite.networks import EnsembleMLP, TanhGaussian
+from serl_suite.networks import EnsembleMLP, TanhGaussian, log_density
 from serl_suite.wire.spaces import EnvSpec, Observation
 
 __all__ = ["RLPD", "RLPDConfig"]
@@ -149,11 +149,11 @@ class RLPD:
         """Squared distance to the target, summed over the members. States are normalised."""
         config = self.config
         with torch.no_grad():
-            next_action, log_pi = self.actor.sample(next_state, self._generator)
-            next_q = self.target_critic(torch.cat([next_state, next_action], -1), self._draw_subset())
+            raw, log_std, noise = self.actor.draw(next_state, self._generator)
+            next_q = self.target_critic(torch.cat([next_state, torch.tanh(raw)], -1), self._draw_subset())
             next_v = next_q.squeeze(-1).amin(0)
             if config.backup_entropy:
-                next_v -= self.log_temperature.exp() * log_pi
+                next_v -= self.log_temperature.exp() * log_density(raw, log_std, noise)
             target = torch.addcmul(batch.reward, batch.mask, next_v, value=config.discount)
         q = self.critic(torch.cat([state, batch.action], -1)).squeeze(-1)
         loss = (q - target).square().sum() / len(target)
@@ -165,8 +165,9 @@ class RLPD:
 
     def actor_loss(self, state: Tensor) -> Loss:
         """Policy loss plus temperature loss; their gradients do not meet. The state is normalised."""
-        action, log_pi = self.actor.sample(state, self._generator)
-        q = self.critic(torch.cat([state, action], -1)).squeeze(-1).mean(0)
+        raw, log_std, noise = self.actor.draw(state, self._generator)
+        log_pi = log_density(raw, log_std, noise)
+        q = self.critic.frozen(torch.cat([state, torch.tanh(raw)], -1)).squeeze(-1).mean(0)
         temperature, entropy = self.log_temperature.exp(), -log_pi.mean()
         policy_loss = -(temperature.detach() * entropy) - q.mean()
         temperature_loss = temperature * (entropy.detach() - self.target_entropy)

@@ -25,6 +25,7 @@ def run(arguments: Sequence[str]) -> int:
     from serl_suite.nodes.actor import Actor
     from serl_suite.nodes.config import ActorConfig, TrainConfig
     from serl_suite.nodes.run_folder import RunFolder
+    from serl_suite.wire.keys import client_keys
 
     class Remote(msgspec.Struct, frozen=True, kw_only=True):
         task: tyro.conf.Positional[str]
@@ -50,9 +51,15 @@ def run(arguments: Sequence[str]) -> int:
     if any(word == "--run" or word.startswith("--run=") for word in arguments):
         local = tyro.cli(Local, args=list(arguments), prog="serl actor", description=DESCRIPTION)
         folder = RunFolder(local.run)
+        keys = folder.config.learner.keys
         address = folder.wait_for_address(stop)
         actor = Actor(
-            folder.config, address=address, spool=folder.spool, metrics=folder.metrics, number=local.number
+            folder.config,
+            address=address,
+            spool=folder.spool,
+            metrics=folder.metrics,
+            keys=client_keys(folder=Path(keys)) if keys is not None else None,
+            number=local.number,
         )
     else:
         remote = tyro.cli(Remote, args=list(arguments), prog="serl actor", description=DESCRIPTION)
@@ -61,7 +68,7 @@ def run(arguments: Sequence[str]) -> int:
             address=remote.connect,
             spool=remote.folder / "spool",
             metrics=remote.folder / "metrics",
-            keys=remote.keys,
+            keys=client_keys(folder=remote.keys) if remote.keys is not None else None,
             number=remote.number,
         )
     print(actor.run(stop))  # noqa: T201

@@ -27,5 +27,7 @@ def run(arguments: Sequence[str]) -> int:
     folder.announce(learner.address)
     outcome = learner.run(stop)
     if outcome is not None:
-        print(f"{outcome.reason}, after {outcome.env_steps} env steps and {outcome.updates} updates: {folder.path}")  # noqa: T201
+        print(
+            f"{outcome.reason}, after {outcome.env_steps} env steps and {outcome.updates} updates: {folder.path}"
+        )
     return 0

@@ -11,7 +11,10 @@ from serl_suite.errors import SerlError
 __all__ = ["main"]
 
 COMMANDS = {
-    "train": ("train", "teach a robot a task on this machine: demonstrations, learner, actor, evaluation, report"),
+    "train": (
+        "train",
+        "teach a robot a task on this machine: demonstrations, learner, actor, evaluation, report",
+    ),
     "learner": ("learner", "run a learner alone, on the machine with the GPU"),
     "actor": ("actor", "run an actor alone, on the robot's workstation"),
     "eval": ("evaluate", "evaluate a run's policy on fresh episodes, and film it"),
@@ -67,7 +70,11 @@ def _unknown(words: Sequence[str]) -> str:
     group = [name for name in COMMANDS if name.split()[0] == words[0]]
     near = group or difflib.get_close_matches(asked, COMMANDS, n=1, cutoff=0.4)
     near = near or difflib.get_close_matches(words[0], COMMANDS, n=1, cutoff=0.4)
-    hint = f"did you mean {' or '.join(f'`serl {name}`' for name in near)}?" if near else "`serl --help` lists them"
+    hint = (
+        f"did you mean {' or '.join(f'`serl {name}`' for name in near)}?"
+        if near
+        else "`serl --help` lists them"
+    )
     return f"serl: no command {asked!r}; {hint}"
 
 

@@ -3,7 +3,6 @@
 import datetime
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
 import tyro
@@ -14,8 +13,7 @@ from serl_suite.nodes.run_folder import RunFolder
 __all__ = ["open_run"]
 
 
-class _NewRun(msgspec.Struct, frozen=True, kw_only=True):
-    config: tyro.conf.OmitArgPrefixes[TrainConfig]
+class _NewRun(TrainConfig, frozen=True, kw_only=True):
     run: Path | None = None
     """Folder of the run; runs/TASK-DATE by default."""
 
@@ -36,5 +34,6 @@ def open_run(arguments: Sequence[str], *, prog: str, description: str) -> tuple[
         return RunFolder(resumed.resume), False
     text = f"{description}\n\nGo on with an earlier run, finished or killed: {prog} --resume RUN"
     new = tyro.cli(_NewRun, args=list(arguments), prog=prog, description=text)
-    name = f"{new.config.task.replace('/', '_')}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
-    return RunFolder.create(new.run or Path("runs") / name, new.config), True
+    config = TrainConfig(**{name: getattr(new, name) for name in TrainConfig.__struct_fields__})
+    name = f"{config.task.replace('/', '_')}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    return RunFolder.create(new.run or Path("runs") / name, config), True

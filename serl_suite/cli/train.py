@@ -1,9 +1,14 @@
 """`serl train`: one command from nothing to a judged policy."""
 
 from collections.abc import Sequence
-from threading import Event
+from typing import TYPE_CHECKING
 
 from serl_suite.cli.stopping import stop_on_signals
+
+if TYPE_CHECKING:
+    from threading import Event
+
+    from serl_suite.nodes.run_folder import RunFolder
 
 __all__ = ["run"]
 
@@ -12,10 +17,10 @@ DESCRIPTION = """Teach a robot a task on this machine.
   serl train FrankaPickCube-v0
   serl train Pendulum-v1 --demos none --max-steps 8000
 
-Records demonstrations with the task's scripted expert (or takes yours: --demos), runs a learner process and an actor
-process that talk over ZMQ exactly as on two machines, ends when a deterministic evaluation passes or the step budget is
-spent, evaluates 100 fresh episodes and leaves a run folder: configuration, metrics, checkpoints, episodes, learning
-curve, video and report.html. Exit code 0 only when that last evaluation passes.
+Records demonstrations with the task's scripted expert (or takes yours: --demos), runs a learner process and an
+actor process that talk over ZMQ exactly as on two machines, ends when a deterministic evaluation passes or the
+step budget is spent, evaluates 100 fresh episodes and leaves a run folder: configuration, metrics, checkpoints,
+episodes, learning curve, video and report.html. Exit code 0 only when that last evaluation passes.
 
 Ctrl-C at any moment ends both processes within two seconds and keeps the data."""
 
@@ -24,20 +29,55 @@ def run(arguments: Sequence[str]) -> int:
     """Trains, evaluates and reports; 0 passed, 1 not, 130 interrupted."""
     stop = stop_on_signals()
     from serl_suite.cli.live_view import LiveView
-    from serl_suite.cli.main import EXIT_INTERRUPTED
     from serl_suite.cli.runs import open_run
     from serl_suite.nodes.supervisor import Supervisor
 
-    folder, is_new = open_run(arguments, prog="serl train", description=DESCRIPTION)
-    if is_new:
-        _prepare_demonstrations(folder, stop)
+    folder, _ = open_run(arguments, prog="serl train", description=DESCRIPTION)
+    _prepare_demonstrations(folder, stop)
     if not stop.is_set():
-        supervisor = Supervisor(folder)
         with LiveView(folder) as view:
-            supervisor.train(stop, view.update)
-    if stop.is_set():
-        print(f"Stopped; everything is kept. Go on with: serl train --resume {folder.path}")  # noqa: T201
-        return EXIT_INTERRUPTED
-    from serl_suite.cli.evaluate import evaluate_and_report
+            Supervisor(folder).train(stop, view.update)
+    if not stop.is_set():
+        from serl_suite.cli.evaluate import evaluate_and_report
 
-    return evaluate_and_report(folder, stop)
+        return evaluate_and_report(folder, stop)
+    from serl_suite.cli.main import EXIT_INTERRUPTED
+
+    print(f"Stopped; everything is kept. Go on with: serl train --resume {folder.path}")  # noqa: T201
+    return EXIT_INTERRUPTED
+
+
+def _prepare_demonstrations(folder: "RunFolder", stop: "Event") -> None:
+    """Imports or records what the configuration asks for, unless an earlier start of this run did."""
+    from serl_suite.nodes.demonstrations import import_demonstrations
+    from serl_suite.nodes.environment import Environment
+
+    config = folder.config
+    if config.demos == "none" or folder.has_demonstrations:
+        return
+    environment = Environment(config.task, cameras=config.actor.cameras)
+    try:
+        if config.demos is not None:
+            import_demonstrations(config.demos, folder.demos, environment.spec)
+        elif environment.has_expert:
+            _record(folder, environment, stop)
+    finally:
+        environment.close()
+
+
+def _record(folder: "RunFolder", environment: "Environment", stop: "Event") -> None:
+    """Records into a folder of another name, so that a Ctrl-C leaves all demonstrations or none."""
+    config, recording = folder.config, folder.path / "demos.recording"
+    shutil.rmtree(recording, ignore_errors=True)
+    recording.mkdir()
+    finished = record_with_progress(
+        environment,
+        recording,
+        episodes=config.demo_episodes,
+        noise=config.demo_noise,
+        seed=config.seed,
+        stop=stop,
+    )
+    if finished:
+        folder.demos.rmdir()
+        recording.rename(folder.demos)

@@ -3,7 +3,7 @@
 from serl_suite.control.faults import Fault
 from serl_suite.control.parameters import (
     ControlConfig,
-    ControlConfigError,
+    InvalidControlConfig,
     JointLimits,
     Parameters,
     free_space,
@@ -15,8 +15,8 @@ from serl_suite.control.tick import tick
 
 __all__ = [
     "ControlConfig",
-    "ControlConfigError",
     "Fault",
+    "InvalidControlConfig",
     "JointLimits",
     "Parameters",
     "State",

@@ -12,9 +12,7 @@ class Fault(enum.IntEnum):
     STALE_SETPOINT = 1
     """No fresh setpoint for `setpoint_fault_s`: whoever commands the arm has died or hangs."""
     INVALID_SETPOINT = 2
-    """NaN or inf in the setpoint or its age, or a quaternion that is not a rotation (norm off 1 by more than
-    1e-3).
-    """
+    """NaN or inf in the setpoint or its age, or a quaternion whose norm is off 1 by more than 1e-3."""
     INVALID_STATE = 3
     """NaN or inf in what the robot or its model reports, or a mass matrix that is not positive definite."""
     INVALID_TORQUE = 4

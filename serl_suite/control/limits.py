@@ -1,6 +1,4 @@
-"""Workspace box, joint-limit repulsion, caps and torque-rate saturation; each returns whether a hard limit is
-broken.
-"""
+"""Workspace box, joint and velocity walls, torque caps and torque-rate saturation."""
 
 import numpy as np
 
@@ -16,8 +14,7 @@ __all__ = [
 ]
 
 _AT_REST = 1e-3
-"""Slower than this [rad/s, m/s] a joint or TCP counts as resting: measured velocities are never quite zero.
-"""
+"""Slower than this [rad/s, m/s] a joint or TCP counts as resting: measured velocities are never quite zero."""
 
 
 @compiled
@@ -45,12 +42,11 @@ def leaves_box(position: Array, velocity: Array, lower: Array, upper: Array, mar
 def add_joint_walls(
     q: Array, dq: Array, lower: Array, upper: Array, depth_rad: float, stiffness: float, tau: Array
 ) -> bool:
-    """Adds a spring that pushes each joint out of the last `depth_rad` of its range: tau_i += k *
-    penetration.
+    """Adds a spring that pushes each joint out of the last `depth_rad` of its range.
 
-    The spring is the gradient of a potential, so it stores energy and makes none. Returns True where a joint
-    is beyond lower or upper and still moving outward. Shapes: (n,) each; stiffness [Nm/rad]; tau [Nm] in
-    place.
+    tau_i += k * penetration. The spring is the gradient of a potential, so it stores energy and makes none.
+    Returns True where a joint is beyond lower or upper and still moving outward. Shapes: (n,) each; stiffness
+    [Nm/rad]; tau [Nm] in place.
     """
     broken = False
     for i in range(q.shape[0]):
@@ -67,11 +63,10 @@ def add_joint_walls(
 
 @compiled
 def add_velocity_walls(dq: Array, max_velocity: Array, depth: float, damping: Array, tau: Array) -> bool:
-    """Adds a brake on each joint in the last `depth` [rad/s] below its maximum velocity: tau_i -= d * excess
-    * sign.
+    """Adds a brake on each joint in the last `depth` [rad/s] below its maximum velocity.
 
-    Returns True where a joint is faster than its maximum. Shapes: (n,) each; damping [Nm s/rad]; tau [Nm] in
-    place.
+    tau_i -= d_i * excess * sign(dq_i). Returns True where a joint is faster than its maximum. Shapes: (n,)
+    each; damping [Nm s/rad]; tau [Nm] in place.
     """
     broken = False
     for i in range(dq.shape[0]):
@@ -91,11 +86,10 @@ def cap_torque(tau: Array, max_torque: Array) -> None:
 
 @compiled
 def saturate_torque_rate(tau: Array, echoed: Array, max_step: float, out: Array) -> None:
-    """out = tau, moved to within `max_step` [Nm] of the torque that the robot echoes. Shapes: (n,) each;
-    `out` may be `tau`.
+    """out = tau, moved to within `max_step` [Nm] of the torque that the robot echoes.
 
-    Against the echoed torque and not the last one sent: after a lost packet the two differ, and it is the
-    robot that judges the step.
+    Shapes: (n,) each; `out` may be any of them. Against the echoed torque and not the last one sent: after a
+    lost packet the two differ, and it is the robot that judges the step.
     """
     for i in range(tau.shape[0]):
         out[i] = min(max(tau[i], echoed[i] - max_step), echoed[i] + max_step)

@@ -11,7 +11,7 @@ from serl_suite.errors import SerlError
 
 __all__ = [
     "ControlConfig",
-    "ControlConfigError",
+    "InvalidControlConfig",
     "JointLimits",
     "Parameters",
     "free_space",
@@ -24,25 +24,22 @@ Six = tuple[float, float, float, float, float, float]
 Seven = tuple[float, float, float, float, float, float, float]
 
 
-class ControlConfigError(SerlError):
+class InvalidControlConfig(SerlError):
     """A controller setting or joint limit that cannot be used; the message names it and what is allowed."""
 
 
 class ControlConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Settings of the Cartesian impedance controller and its safety stages. Base frame; linear axes first,
-    then angular.
+    """Settings of the Cartesian impedance controller and its safety stages.
+
+    In the base frame; linear axes first, then angular.
     """
 
     stiffness: Six = (500.0, 500.0, 500.0, 50.0, 50.0, 50.0)
     """K [N/m, Nm/rad]."""
     damping_ratio: float = 1.0
-    """zeta of D = 2 zeta sqrt(K m), with m the inertia that the arm shows along each axis in its present
-    pose.
-    """
+    """zeta of every mode of the arm on its springs, whatever its pose: 1 does not overshoot, 0.7 is quicker."""
     clip_lower: Six = (-0.05, -0.05, -0.05, -0.2, -0.2, -0.2)
-    """Least pose error (measured minus target) that the spring answers [m, rad]: its force is at most -K *
-    this.
-    """
+    """Least pose error (measured minus target) that the spring answers [m, rad]; it bounds the force to -K * this."""
     clip_upper: Six = (0.05, 0.05, 0.05, 0.2, 0.2, 0.2)
     """Greatest pose error that the spring answers [m, rad]."""
     nullspace_stiffness: float = 10.0
@@ -50,9 +47,7 @@ class ControlConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     posture: Seven | None = None
     """Joint angles q_0 [rad] that the nullspace is drawn to; None: those at the last reset."""
     pinv_damping: float = 0.02
-    """lambda of the damped pseudo-inverse: small against the Jacobian's singular values away from
-    singularities.
-    """
+    """lambda of the nullspace's pseudo-inverse: small against the Jacobian's singular values in usual poses."""
 
     filter_s: float = 0.05
     """Time constant of the target filter [s]; 0 follows setpoints at once, up to the speed caps."""
@@ -90,9 +85,7 @@ class ControlConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     max_torque_step: float = 1.0
     """Greatest change of torque in one tick, against the torque that the robot echoes [Nm]."""
     stop_damping_s: float = 0.1
-    """Damping of each joint while a fault holds, as a share of its maximum torque: d = this * max_torque [Nm
-    s/rad].
-    """
+    """Damping of each joint while a fault holds: d = this * maximum torque [Nm s/rad]."""
 
     passivity: bool = True
     """Whether the energy tank scales the torque. The tank is accounted for either way."""
@@ -173,7 +166,7 @@ def make_parameters(config: ControlConfig, limits: JointLimits, dt_s: float) -> 
     """The arrays of a configuration for an arm with these joint limits and ticks of `dt_s` seconds.
 
     Raises:
-        ControlConfigError: naming the setting that cannot be used.
+        InvalidControlConfig: naming the setting that cannot be used.
     """
     _check_config(config, dt_s)
     _check_limits(limits, config)
@@ -235,39 +228,37 @@ def _check_config(config: ControlConfig, dt_s: float) -> None:
         value = getattr(config, name)
         if not math.isfinite(value) or value < 0.0 or (value == 0.0 and name in _POSITIVE):
             allowed = "> 0" if name in _POSITIVE else ">= 0"
-            raise ControlConfigError(f"control.{name} is {value}; set a finite number {allowed}")
+            raise InvalidControlConfig(f"control.{name} is {value}; set a finite number {allowed}")
     if not 0.0 < dt_s <= 0.01:
-        raise ControlConfigError(f"a tick of {dt_s} s; the law is made for ticks of at most 0.01 s")
+        raise InvalidControlConfig(f"a tick of {dt_s} s; the law is made for ticks of at most 0.01 s")
     for name in ("stiffness", "clip_lower", "clip_upper", "posture", "box_lower", "box_upper"):
         if not np.all(np.isfinite(getattr(config, name) or 0.0)):
-            raise ControlConfigError(f"control.{name} holds NaN or inf; set finite numbers")
+            raise InvalidControlConfig(f"control.{name} holds NaN or inf; set finite numbers")
     if min(config.stiffness) < 0.0:
-        raise ControlConfigError(f"control.stiffness {config.stiffness} is negative; set numbers >= 0")
+        raise InvalidControlConfig(f"control.stiffness {config.stiffness} is negative; set numbers >= 0")
     if max(config.clip_lower) > 0.0 or min(config.clip_upper) < 0.0:
-        raise ControlConfigError("control.clip_lower must be <= 0 <= control.clip_upper on every axis")
+        raise InvalidControlConfig("control.clip_lower must be <= 0 <= control.clip_upper on every axis")
     if any(low >= high for low, high in zip(config.box_lower, config.box_upper, strict=True)):
-        raise ControlConfigError("control.box_lower must lie below control.box_upper on every axis")
+        raise InvalidControlConfig("control.box_lower must lie below control.box_upper on every axis")
     if config.setpoint_fault_s <= config.setpoint_hold_s:
-        raise ControlConfigError("control.setpoint_fault_s must be longer than control.setpoint_hold_s")
+        raise InvalidControlConfig("control.setpoint_fault_s must be longer than control.setpoint_hold_s")
     if config.tank_min >= config.tank_max:
-        raise ControlConfigError("control.tank_min must be less than control.tank_max")
+        raise InvalidControlConfig("control.tank_min must be less than control.tank_max")
     if config.torque_fraction > 1.0:
-        raise ControlConfigError(f"control.torque_fraction is {config.torque_fraction}; set at most 1")
+        raise InvalidControlConfig(f"control.torque_fraction is {config.torque_fraction}; set at most 1")
 
 
 def _check_limits(limits: JointLimits, config: ControlConfig) -> None:
     for name, values in zip(limits._fields, limits, strict=True):
         if np.shape(values) != (7,) or not np.all(np.isfinite(values)):
-            raise ControlConfigError(f"joint limit {name} needs 7 finite numbers, not {np.asarray(values)}")
+            raise InvalidControlConfig(f"joint limit {name} needs 7 finite numbers, not {np.asarray(values)}")
     safe = np.asarray(limits.upper) - np.asarray(limits.lower) - 2 * config.joint_margin
     if np.any(safe <= 2 * config.joint_wall_depth):
-        raise ControlConfigError(
+        raise InvalidControlConfig(
             f"joint {int(np.argmin(safe)) + 1} has a range too small for control.joint_margin and "
             "control.joint_wall_depth; lower them"
         )
     if np.any(np.asarray(limits.max_velocity) <= config.velocity_wall_depth):
-        raise ControlConfigError(
-            "control.velocity_wall_depth must be less than any maximum velocity"
-        )
+        raise InvalidControlConfig("control.velocity_wall_depth must be less than any maximum velocity")
     if np.any(np.asarray(limits.max_torque) <= 0.0):
-        raise ControlConfigError("joint limit max_torque must be positive")
+        raise InvalidControlConfig("joint limit max_torque must be positive")

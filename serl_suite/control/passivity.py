@@ -1,5 +1,4 @@
-"""Energy tank, torque filter and power valve: what the controller may put into the arm is bounded by what the
-tank holds.
+"""Energy tank, torque filter and power valve: the controller puts no more into the arm than the tank holds.
 
     W_k = tau_k^T (q_{k+1} - q_k)        exact port work of a held torque, tau_k echoed by the robot, without
     gravity T_{k+1} = min(T_max, T_k - W_k) tau = gamma tau_in                   gamma in [0, 1], 1 (and the
@@ -40,11 +39,10 @@ def drain_tank(tank_j: float, work_j: float, tank_max_j: float) -> float:
 def worst_case_work(
     tau: Array, dq: Array, mobility: Array, free_acceleration: Array, max_step: float, dt_s: float
 ) -> float:
-    """The most that `tau` can extract: in the next tick, and then while it ramps to zero by `max_step` a
-    tick.
+    """The most that `tau` can extract: in the next tick, and then while it ramps to zero.
 
     Next tick: max(tau^T dq dt, 0) + 0.5 dt^2 |tau|^T a_max, with a_max = |M^-1| |tau| + |free acceleration|.
-    Ramp, per
+    Ramp, `max_step` a tick, per
     joint: the torque left after each step times the fastest speed that a_max allows by its end.
     Shapes: (n,), (n,), (n, n) |M^-1|, (n,) [rad/s^2] -> [J].
     """

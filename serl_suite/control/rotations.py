@@ -85,8 +85,7 @@ def quaternion_from_rotation_vector(vector: Array) -> Array:
 
 @compiled
 def rotation_vector_from_quaternion(quaternion: Array) -> Array:
-    """SO(3) logarithm, of the shorter way round: the result's length is at most pi. Shape: (4,) -> (3,)
-    [rad].
+    """SO(3) logarithm, of the shorter way round. Shape: (4,) -> (3,) [rad], of length at most pi.
 
     From atan2 of the vector part and the scalar part, so accurate at zero and at pi alike, where the arc
     cosine of either part alone is not.
@@ -111,9 +110,7 @@ def rotation_difference(quaternion: Array, reference: Array) -> Array:
 
 @compiled
 def slerp(start: Array, end: Array, fraction: float) -> Array:
-    """The rotation at `fraction` of the shorter way from start to end, at constant speed. Shapes: (4,), (4,)
-    -> (4,).
-    """
+    """The rotation at `fraction` of the shorter way from start to end. Shapes: (4,), (4,) -> (4,)."""
     return quaternion_multiply(
         quaternion_from_rotation_vector(fraction * rotation_difference(end, start)), start
     )
@@ -158,9 +155,7 @@ def quaternion_from_matrix(matrix: Array) -> Array:
 
 @compiled
 def quaternion_from_rpy(rpy: Array) -> Array:
-    """The rotation Rz(yaw) Ry(pitch) Rx(roll), the convention of robot descriptions. Shape: (3,) [rad] ->
-    (4,).
-    """
+    """The rotation Rz(yaw) Ry(pitch) Rx(roll), as robot descriptions mean it. Shape: (3,) [rad] -> (4,)."""
     cr, sr = math.cos(0.5 * rpy[0]), math.sin(0.5 * rpy[0])
     cp, sp = math.cos(0.5 * rpy[1]), math.sin(0.5 * rpy[1])
     cy, sy = math.cos(0.5 * rpy[2]), math.sin(0.5 * rpy[2])
@@ -208,8 +203,7 @@ def compose_delta(
 def delta_between(
     position: Array, quaternion: Array, goal_position: Array, goal_quaternion: Array
 ) -> tuple[Array, Array]:
-    """The delta that `compose_delta` needs to take the pose to the goal: translation and rotation vector,
-    tool frame.
+    """The translation and rotation vector, in the tool frame, with which `compose_delta` reaches the goal.
 
     Shapes: (3,), (4,), (3,), (4,) -> (3,) [m], (3,) [rad].
     """
@@ -220,8 +214,7 @@ def delta_between(
 
 @compiled
 def adjoint(position: Array, quaternion: Array) -> Array:
-    """The (6, 6) matrix that takes a twist in frame b to frame a, for the pose T_a_b (position and quaternion
-    of b in a).
+    """The (6, 6) matrix that takes a twist in frame b to frame a, for the pose T_a_b of b in a.
 
     Block order is linear first: [v_a; w_a] = [[R, [p]x R], [0, R]] [v_b; w_b], where v is the velocity of the
     body point at the frame's origin. (A velocity of the same point merely seen from another frame turns by R

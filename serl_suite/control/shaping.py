@@ -50,9 +50,9 @@ def follow_quaternion(target: Array, wanted: Array, blend: float, max_step_rad: 
 
 @compiled
 def ramped_down(speed: float, deceleration: float, dt_s: float) -> float:
-    """The speed after one tick of slowing down, not below zero: what caps a target whose setpoints have
-    stopped coming.
+    """The speed after one tick of slowing down, not below zero.
 
-    The target keeps to its way to the last setpoint while it slows, and so never passes it.
+    It caps a target whose setpoints have stopped coming: the target keeps to its way to the last setpoint
+    while it slows, and so never passes it.
     """
     return max(speed - deceleration * dt_s, 0.0)

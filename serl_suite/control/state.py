@@ -37,9 +37,7 @@ class State(NamedTuple):
 
 
 def make_state() -> State:
-    """A state that must be reset before its first tick (its target is NaN, which the tick answers with a
-    fault).
-    """
+    """A state to be reset before its first tick: its target is NaN, which the tick answers with a fault."""
     return State(
         target_position=np.full(3, np.nan),
         target_quaternion=np.full(4, np.nan),
@@ -56,8 +54,7 @@ def make_state() -> State:
 
 @compiled
 def reset_state(state: State, q: Array, position: Array, quaternion: Array) -> None:
-    """Starts an episode: target := measured pose, at rest, so the first torque has no jump; tank full; no
-    fault.
+    """Starts an episode at the measured pose, so that the first torque has no jump; tank full, no fault.
 
     Shapes: q (7,), TCP position (3,), quaternion (4,), in the base frame.
     """

@@ -14,7 +14,6 @@ import numpy as np
 from serl_suite.control.compiled import Array, compiled
 from serl_suite.control.faults import Fault
 from serl_suite.control.impedance import (
-    apparent_inertia,
     impedance_wrench,
     nullspace_torque,
     pose_error,
@@ -155,7 +154,7 @@ def _torque(
         for j in range(n):
             twist[a] += jacobian[a, j] * dq[j]
     error = pose_error(position, quaternion, state.target_position, state.target_quaternion)
-    damping = task_damping(p.stiffness, apparent_inertia(jacobian, mass_inverse), p.damping_ratio)
+    damping = task_damping(p.stiffness, p.damping_ratio, jacobian, mass_inverse)
     wrench = impedance_wrench(error, twist, p.stiffness, damping, p.clip_lower, p.clip_upper)
     posture = p.posture if p.posture_fixed else state.start_q
     tau = nullspace_torque(q, dq, posture, jacobian, p.nullspace_stiffness, p.pinv_damping)
@@ -163,10 +162,23 @@ def _torque(
         for a in range(6):
             tau[j] += jacobian[a, j] * wrench[a]
 
+    fault = _limit(p, q, dq, position, twist, mass_inverse, tau)
+    if fault != _NONE:
+        return fault
+    _filter(p, state, dq, mass_inverse, tau_echoed, tau)
+    saturate_torque_rate(tau, tau_echoed, p.max_torque_step, tau_out)
+    return _NONE
+
+
+@compiled
+def _limit(
+    p: Parameters, q: Array, dq: Array, position: Array, twist: Array, mass_inverse: Array, tau: Array
+) -> int:
+    """Stage 5: walls and caps on the torque, in place, and the limits whose violation ends the motion."""
     if add_joint_walls(q, dq, p.joint_lower, p.joint_upper, p.joint_wall_depth, p.joint_wall_stiffness, tau):
         return _JOINT_POSITION
-    wall_damping = np.empty(n)
-    for j in range(n):
+    wall_damping = np.empty(q.shape[0])
+    for j in range(q.shape[0]):
         # at most half of what would stop the joint within one tick: more would shake a light wrist
         wall_damping[j] = min(p.velocity_wall_damping, 0.5 / (p.dt_s * mass_inverse[j, j]))
     if add_velocity_walls(dq, p.max_velocity, p.velocity_wall_depth, wall_damping, tau):
@@ -176,26 +188,24 @@ def _torque(
     if not all_finite(tau):
         return _INVALID_TORQUE
     cap_torque(tau, p.max_torque)
-
-    state.gamma[0] = 1.0
-    if p.passivity:
-        free_acceleration = np.abs(dq - state.last_dq) / p.dt_s
-        budget = state.tank_fraction[0] * p.tank_max - p.tank_min
-        state.gamma[0] = filter_gain(
-            tau,
-            tau_echoed,
-            dq,
-            np.abs(mass_inverse),
-            free_acceleration,
-            budget,
-            p.max_power,
-            p.max_torque_step,
-            p.dt_s,
-        )
-        for j in range(n):
-            tau[j] *= state.gamma[0]
-    saturate_torque_rate(tau, tau_echoed, p.max_torque_step, tau_out)
     return _NONE
+
+
+@compiled
+def _filter(
+    p: Parameters, state: State, dq: Array, mass_inverse: Array, tau_echoed: Array, tau: Array
+) -> None:
+    """Stage 6: the torque scaled by what the tank can pay for, in place."""
+    gamma = 1.0
+    if p.passivity:
+        free = np.abs(dq - state.last_dq) / p.dt_s
+        budget = state.tank_fraction[0] * p.tank_max - p.tank_min
+        mobility = np.abs(mass_inverse)
+        step = p.max_torque_step
+        gamma = filter_gain(tau, tau_echoed, dq, mobility, free, budget, p.max_power, step, p.dt_s)
+        for j in range(tau.shape[0]):
+            tau[j] *= gamma
+    state.gamma[0] = gamma
 
 
 @compiled

@@ -1,5 +1,7 @@
 """The arrays of a replay, on the device that trains."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,7 +13,7 @@ class Column:
     """A fixed-size array of rows on a device. Host memory is touched only when a row is first written."""
 
     def __init__(self, rows: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
-        self._host: NDArray[np.float32] | NDArray[np.uint8] | None = None
+        self._host: NDArray[Any] | None = None
         if device.type == "cpu":
             self._host = np.zeros((rows, *shape), np.uint8 if dtype == torch.uint8 else np.float32)
             self._rows = torch.from_numpy(self._host)

@@ -1,9 +1,9 @@
 """What a learner has received, safe against its death at any moment.
 
-Each open episode is a write-ahead file `journal/<session>/<episode>.wal` of records (wire/records.py); a closed one
-becomes `episodes/<session>/<episode>.parquet` and its write-ahead file goes. Every step carries `received`, its
-place in the order in which this run received steps from all its actors: `recover` yields them in that order, so
-that a restarted learner fills its replay as the one before did.
+An open episode is a write-ahead file `journal/<session>/<episode>.wal` of records (wire/records.py); a closed
+one becomes `episodes/<session>/<episode>.parquet` and its write-ahead file goes. Every step carries `received`,
+its place in the order in which this run received steps from all its actors: `recover` yields them in that
+order, so that a restarted learner fills its replay as the one before did.
 """
 
 import fcntl
@@ -18,11 +18,11 @@ import msgspec
 from serl_suite.data.episodes import Episode, EpisodeInfo, read_episode, read_info, sync_folder, write_episode
 from serl_suite.errors import SerlError
 from serl_suite.wire.codec import Codec, EncodedStep
-from serl_suite.wire.messages import Step
+from serl_suite.wire.messages import Position, Step
 from serl_suite.wire.records import RecordFile, pack, scan
 from serl_suite.wire.spaces import EnvSpec
 
-__all__ = ["Journal", "Position", "RunInUse"]
+__all__ = ["Journal", "RunInUse"]
 
 RECEIVED = struct.Struct("<Q")
 Received = tuple[int, str, Step]
@@ -30,16 +30,6 @@ Received = tuple[int, str, Step]
 
 class RunInUse(SerlError):
     """Another learner writes to this run."""
-
-
-class Position(msgspec.Struct, frozen=True):
-    """The last step of a session in the journal."""
-
-    seq: int
-    episode: int
-    index: int
-    ended: bool
-    """Whether it ended its episode."""
 
 
 class _Head(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -58,14 +48,20 @@ class _OpenEpisode:
         self.synced = False
         self.first_received = -1
         self.first_seq = -1
+        self.last_received = -1
         self.last: Step | None = None
 
     @classmethod
     def create(cls, path: Path, head: _Head) -> "_OpenEpisode":
         path.parent.mkdir(parents=True, exist_ok=True)
         file = RecordFile(path)
-        file.truncate(0)
-        file.append(pack([msgspec.json.encode(head)]))
+        try:
+            file.truncate(0)
+            file.append(pack([msgspec.json.encode(head)]))
+        except (OSError, SerlError):
+            file.close()
+            path.unlink()
+            raise
         return cls(file, head)
 
     @classmethod
@@ -94,7 +90,7 @@ class _OpenEpisode:
     def note(self, received: int, step: Step) -> None:
         if self.last is None:
             self.first_received, self.first_seq = received, step.seq
-        self.last = step
+        self.last, self.last_received = step, received
         self.synced = False
 
     def read(self, codec: Codec) -> Iterator[Received]:
@@ -199,11 +195,16 @@ class Journal:
                 episode.file.sync()
                 episode.synced = True
 
-    def archive(self) -> list[Path]:
-        """Turns closed episodes into files; returns their paths."""
+    @property
+    def closed(self) -> int:
+        """How many closed episodes are not files yet."""
+        return len(self._closed)
+
+    def archive(self, limit: int | None = None) -> list[Path]:
+        """Turns closed episodes into files, at most `limit`; returns their paths."""
         self.sync()
-        paths = []
-        while self._closed:
+        paths: list[Path] = []
+        while self._closed and (limit is None or len(paths) < limit):
             wal = self._closed[0]
             if wal.last is None:  # its first step met a full disk
                 self._closed.pop(0).remove()
@@ -221,7 +222,7 @@ class Journal:
         return paths
 
     def recover(self) -> Iterator[tuple[str, Step]]:
-        """Every step of the run with its session, in the order received. Holds one episode per actor at a time."""
+        """Every step of the run with its session, in the order received; one episode per actor in memory."""
         waiting = [(info.first_received, path) for path, info in self._archived if info.first_received >= 0]
         sources: list[tuple[int, Path | _OpenEpisode]] = [*waiting]
         sources += [(wal.first_received, wal) for wal in [*self._open.values(), *self._closed] if wal.last]
@@ -264,27 +265,25 @@ class Journal:
     def _load_open(self) -> None:
         for folder in sorted(path for path in self._wal_root.iterdir() if path.is_dir()):
             for path in sorted(folder.glob("*.wal")):
-                episode = _OpenEpisode.reopen(path, self._codec)
+                wal = _OpenEpisode.reopen(path, self._codec)
                 archived = self._episode_root / folder.name / f"{path.stem}.parquet"
-                if episode is None or episode.last is None or archived.exists():
+                if wal is None or wal.last is None or archived.exists():
                     path.unlink()
-                    continue
-                session_id, last = episode.head.session_id, episode.last
-                if (
-                    episode.first_seq != self.last_seq(session_id) + 1
-                ):  # what came before it was never durable
-                    episode.remove()
-                    continue
-                if session_id in self._open:
-                    self._closed.append(self._open.pop(session_id))
-                self._specs[session_id] = episode.head.spec
-                (self._closed.append(episode) if last.ends_episode else None)
-                if not last.ends_episode:
-                    self._open[session_id] = episode
-                *_, (received, _, _) = episode.read(self._codec)
-                self._advance(
-                    session_id, Position(last.seq, last.episode, last.index, last.ends_episode), received
-                )
+                elif wal.first_seq != self.last_seq(wal.head.session_id) + 1:
+                    wal.remove()  # what came before it was never durable, so neither was this acknowledged
+                else:
+                    self._resume(wal, wal.last)
+
+    def _resume(self, wal: _OpenEpisode, last: Step) -> None:
+        session_id = wal.head.session_id
+        self.finish(session_id)
+        if last.ends_episode:
+            self._closed.append(wal)
+        else:
+            self._open[session_id] = wal
+        self._specs[session_id] = wal.head.spec
+        position = Position(last.seq, last.episode, last.index, last.ends_episode)
+        self._advance(session_id, position, wal.last_received)
 
     def _advance(self, session_id: str, position: Position, received: int) -> None:
         if position.seq > self.last_seq(session_id):

@@ -168,8 +168,8 @@ class Replay:
         """
         with self._lock:
             if previous is not None and not self._follows(session_id, step):
-                self._insert(session_id, previous)
-            return self._insert(session_id, step)
+                self._insert(session_id, previous, whole=False)
+            return self._insert(session_id, step, whole=True)
 
     def sample(self, batch_size: int) -> Batch:
         """Transitions drawn uniformly with replacement.
@@ -234,14 +234,15 @@ class Replay:
             and bool(self._serial[last.slot] == last.serial)
         )
 
-    def _insert(self, session_id: str, step: Step) -> bool:
+    def _insert(self, session_id: str, step: Step, *, whole: bool) -> bool:
+        """Stores a frame; `whole` allows it to complete a transition."""
         last = self._last.get(session_id)
         if last is not None and step.seq <= last.seq:
             self.duplicates += 1
             return False
         slot = self._inserted % self.capacity
         self._evict(slot)
-        linked = step.action is not None and self._follows(session_id, step)
+        linked = whole and step.action is not None and self._follows(session_id, step)
         self._state.put(slot, self.spec.flatten(step.observation))
         for key, column in self._images.items():
             column.put(slot, step.observation[key])
@@ -269,7 +270,7 @@ class Replay:
         if after != NONE:
             self._previous[after] = NONE
             self._remove_member(int(after))
-        self._previous[slot] = self._next[slot] = NONE
+        self._previous[slot] = self._next[slot] = self._serial[slot] = NONE
 
     def _add_member(self, slot: int) -> None:
         self._members[self._size] = slot

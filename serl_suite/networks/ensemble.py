@@ -1,6 +1,7 @@
 """Multi-layer perceptrons whose members are evaluated as one batched computation."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -33,17 +34,16 @@ class EnsembleMLP(nn.Module):
         output_gain: float = 1.0,
     ) -> None:
         super().__init__()
-        self.members, self.layer_norm = members, layer_norm
-        widths = [input_dim, *hidden, output_dim]
-        gains = [1.0] * len(hidden) + [output_gain]
-        self.weights = nn.ParameterList(
-            _glorot(members, i, o, gain, generator)
-            for i, o, gain in zip(widths, widths[1:], gains, strict=False)
-        )
-        self.biases = nn.ParameterList(torch.zeros(members, 1, o) for o in widths[1:])
-        normed = hidden if layer_norm else []
-        self.gains = nn.ParameterList(torch.ones(members, 1, o) for o in normed)
-        self.shifts = nn.ParameterList(torch.zeros(members, 1, o) for o in normed)
+        layers = []
+        for inputs, outputs in pairwise([input_dim, *hidden]):
+            layer = _linear(members, inputs, outputs, 1.0, generator)
+            if layer_norm:
+                layer |= {"gain": torch.ones(members, 1, outputs), "shift": torch.zeros(members, 1, outputs)}
+            layers.append(nn.ParameterDict(layer))
+        layers.append(nn.ParameterDict(_linear(members, hidden[-1], output_dim, output_gain, generator)))
+        self.layers = nn.ModuleList(layers)
+        order = ("weight", "bias", "gain", "shift")
+        self._layers = [[layer[k] for k in order if k in layer] for layer in layers]  # without the look-ups
 
     def forward(self, x: Tensor, members: Tensor | None = None) -> Tensor:
         """Evaluates all members, or those listed.
@@ -69,9 +69,14 @@ def _mlp(layers: list[list[Tensor]], x: Tensor) -> Tensor:
     for weight, bias, *norm in layers[:-1]:
         y = linear_norm_relu(y, weight, bias, *norm) if norm else torch.relu(torch.baddbmm(bias, y, weight))
     weight, bias = layers[-1]
+    if weight.shape[-1] == 1:  # a product with one column costs less as a sum, and so do its gradients
+        return (y * weight.transpose(1, 2)).sum(-1, keepdim=True) + bias
     return torch.baddbmm(bias, y, weight)
 
 
-def _glorot(members: int, inputs: int, outputs: int, gain: float, generator: torch.Generator) -> Tensor:
+def _linear(
+    members: int, inputs: int, outputs: int, gain: float, generator: torch.Generator
+) -> dict[str, Tensor]:
     bound = gain * (6.0 / (inputs + outputs)) ** 0.5
-    return torch.empty(members, inputs, outputs).uniform_(-bound, bound, generator=generator)
+    weight = torch.empty(members, inputs, outputs).uniform_(-bound, bound, generator=generator)
+    return {"weight": weight, "bias": torch.zeros(members, 1, outputs)}

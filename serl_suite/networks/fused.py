@@ -33,7 +33,8 @@ def linear_norm_relu(x: Tensor, weight: Tensor, bias: Tensor, gain: Tensor, shif
     Returns: Shape: (members, batch, outputs)
     """
     if x.device.type == "cpu":
-        return _LinearNormReLU.apply(x, weight, bias, gain, shift)
+        y: Tensor = _LinearNormReLU.apply(x, weight, bias, gain, shift)  # type: ignore[no-untyped-call]
+        return y
     y = torch.baddbmm(bias, x, weight)
     return torch.relu(torch.addcmul(shift, layer_norm(y, y.shape[-1:], eps=EPS), gain))
 

@@ -10,7 +10,7 @@ from torch.nn.functional import softplus
 from serl_suite.networks.ensemble import EnsembleMLP
 from serl_suite.networks.normaliser import Normaliser
 
-__all__ = ["TanhGaussian"]
+__all__ = ["TanhGaussian", "log_density"]
 
 LOG_STD_MIN, LOG_STD_MAX = -10.0, 2.0
 HEAD_GAIN = 0.01  # the first actions spread evenly instead of following a random network
@@ -50,15 +50,14 @@ class TanhGaussian(nn.Module):
         mean, log_std = self.net(normalised)[0].chunk(2, dim=-1)
         return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
 
-    def sample(self, normalised: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A reparametrised action and its log density.
+    def draw(self, normalised: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """A reparametrised draw before tanh, with what `log_density` needs: raw, log_std, noise.
 
-        Shape: (batch, state_dim) -> (batch, action_dim), (batch,)
+        Shape: (batch, state_dim) -> 3 x (batch, action_dim)
         """
         mean, log_std = self(normalised)
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-        raw = torch.addcmul(mean, log_std.exp(), noise)
-        return torch.tanh(raw), log_density(raw, log_std, noise)
+        return torch.addcmul(mean, log_std.exp(), noise), log_std, noise
 
     @torch.no_grad()
     def act(self, state: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -11,17 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from serl_suite.agents.policy import Policy
 from serl_suite.agents.registry import make_policy
-from serl_suite.errors import SerlError
 from serl_suite.nodes.config import TrainConfig
 from serl_suite.nodes.environment import Environment
 from serl_suite.nodes.evaluation import evaluate
 from serl_suite.nodes.metrics import MetricsWriter
 from serl_suite.wire.client import ActorClient
-from serl_suite.wire.keys import ActorKeys
+from serl_suite.wire.keys import ClientKeys
 from serl_suite.wire.messages import Observation, Step, Weights
-from serl_suite.wire.spool import Spool
 
 __all__ = ["Actor"]
 
@@ -35,9 +32,9 @@ DRAIN_S = 1.0
 class Actor:
     """One actor.
 
-    In lockstep, the actor takes a block of steps, then the next policy in order, so that it acts on block k + 1 with the
+    In lockstep, the actor takes a block of steps, then the next policy in order: it acts on block k + 1 with the
     policy that has learnt from blocks up to k - 1 while the learner works on block k. In real time, it keeps the
-    environment's rate, takes the newest policy there is at each step, and never waits for the network.
+    environment's rate, takes the newest policy at each step, and never waits for the network.
 
     Args:
         config: The run's configuration.
@@ -55,7 +52,7 @@ class Actor:
         address: str,
         spool: Path,
         metrics: Path,
-        keys: ActorKeys | None = None,
+        keys: ClientKeys | None = None,
         number: int = 0,
     ) -> None:
         torch.set_num_threads(1)
@@ -67,7 +64,7 @@ class Actor:
             address,
             uuid.uuid4().hex,
             self._environment.spec,
-            Spool(spool),
+            spool,
             keys=keys,
             actor_name=f"actor-{number}",
             in_order_weights=self._lockstep,
@@ -95,7 +92,9 @@ class Actor:
             self._random_steps = max(0, int(welcome.agent["random_steps"]) - self._first_env_step)
             seeds = np.random.SeedSequence([self.config.seed, self.number, self._first_env_step])
             self._rng = np.random.default_rng(seeds)
-            self._policy = make_policy(welcome.agent["policy"], self._environment.spec, seed=int(seeds.generate_state(1)[0]))
+            self._policy = make_policy(
+                welcome.agent["policy"], self._environment.spec, seed=int(seeds.generate_state(1)[0])
+            )
             self._wait_for_policy(stop)
             self._first_version = self._version
             while not self._over(stop):
@@ -128,7 +127,15 @@ class Actor:
             action = self._act(observation)
             observation, reward, terminated, truncated, success = self._environment.step(action)
             index, episode_return, done = index + 1, episode_return + reward, terminated or truncated
-            self._put(index, observation, action=action, reward=reward, terminated=terminated, truncated=truncated, success=success)
+            self._put(
+                index,
+                observation,
+                action=action,
+                reward=reward,
+                terminated=terminated,
+                truncated=truncated,
+                success=success,
+            )
             self._transitions += 1
             if not self._lockstep:
                 next_tick = self._keep_rate(next_tick, stop)
@@ -161,7 +168,8 @@ class Actor:
         while not self._over(stop):
             weights = self._client.wait_weights(self._version + 1, 0.05)
             if weights is not None:
-                return self._apply(weights)
+                self._apply(weights)
+                return
 
     def _take_policy(self, stop: Event) -> None:
         if not self._lockstep:
@@ -173,7 +181,7 @@ class Actor:
 
     def _apply(self, weights: Weights) -> None:
         self._policy.load(weights.arrays)
-        self._version = weights.version
+        self._arrays, self._version = weights.arrays, weights.version
 
     def _await_block(self, stop: Event) -> None:
         """Lockstep: after block j, the policy that has learnt from block j - 1 is due."""
@@ -198,7 +206,9 @@ class Actor:
         self._last_tick = now
         return next_tick
 
-    def _record_episode(self, success: bool | None, episode_return: float, length: int, wall_s: float) -> None:
+    def _record_episode(
+        self, success: bool | None, episode_return: float, length: int, wall_s: float
+    ) -> None:
         progress = self._client.progress
         record: dict[str, float | bool | None] = {
             "episode/number": self._episode,
@@ -210,10 +220,12 @@ class Actor:
             "actor/robot_time_s": self.env_steps / self._environment.spec.rate_hz,
             "actor/policy_version": self._version,
             "actor/policy_staleness": progress.newest_version - self._version,
-            "actor/unacknowledged": self._seq - 1 - progress.durable_seq,
+            "actor/unacknowledged": progress.unacked,
         }
         if self._periods_s:
-            record["actor/period_p50_s"], record["actor/period_p99_s"] = np.percentile(self._periods_s, [50, 99]).tolist()
+            record["actor/period_p50_s"], record["actor/period_p99_s"] = np.percentile(
+                self._periods_s, [50, 99]
+            ).tolist()
             self._periods_s.clear()
         self._metrics.write(self.env_steps, record)
 
@@ -236,7 +248,7 @@ class Actor:
         )
         if len(episodes) < settings.attempt_episodes:
             return
-        self._client.send_evaluation(self._version, self.env_steps, episodes, self._policy.arrays())
+        self._client.send_evaluation(self._version, self.env_steps, episodes, self._arrays)
         self._metrics.write(
             self.env_steps,
             {

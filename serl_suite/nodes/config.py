@@ -13,8 +13,10 @@ __all__ = ["ActorConfig", "EvaluationConfig", "LearnerConfig", "TrainConfig"]
 class LearnerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The learner process: replay and updates."""
 
-    bind: str = "tcp://127.0.0.1:5555"
-    """Address that actors connect to; port 0 takes a free one. Anything but loopback needs keys (`serl keys`)."""
+    bind: str = "tcp://127.0.0.1:0"
+    """Address that actors connect to; port 0 takes a free one. Anything but loopback needs keys."""
+    keys: str | None = None
+    """Folder of CURVE keys (`serl keys`)."""
     device: str = "cpu"
     """Torch device of replay and networks, such as cpu or cuda."""
     threads: int = 1
@@ -64,7 +66,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """One training run."""
 
     task: Annotated[str, tyro.conf.Positional]
-    """Gymnasium id of the task; `serl tasks` lists ours, any other with Box or Dict observations and Box actions works."""
+    """Gymnasium id; `serl tasks` lists ours, any other with Box or Dict observations and Box actions works."""
     seed: int = 0
     """Seed of demonstrations, environment, networks and sampling."""
     max_steps: int = 10_000

@@ -4,19 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from serl_suite.data.episodes import Episode, read_dataset, write_episode
-from serl_suite.errors import SerlError
 from serl_suite.nodes.environment import Environment, EnvironmentFailure, Expert
 from serl_suite.wire.messages import Step
 from serl_suite.wire.spaces import EnvSpec
 
-__all__ = ["DemonstrationsUnfit", "import_demonstrations", "record_scripted"]
+__all__ = ["import_demonstrations", "record_scripted"]
 
 MAX_TRIES = 5
 """Tries for each demonstration wanted; a worse expert is no demonstrator."""
-
-
-class DemonstrationsUnfit(SerlError):
-    """Demonstrations that this run cannot use."""
 
 
 def record_scripted(
@@ -42,8 +37,12 @@ def record_scripted(
     kept = attempt = 0
     while kept < episodes:
         if attempt >= MAX_TRIES * episodes:
-            raise EnvironmentFailure(f"the expert succeeded in {kept} of {attempt} tries at noise {noise}; lower the noise")
-        episode = _record_one(environment, expert, session_id=session_id, number=kept, seed=100_000 * (seed + 1) + attempt)
+            raise EnvironmentFailure(
+                f"the expert succeeded in {kept} of {attempt} tries at noise {noise}; lower the noise"
+            )
+        episode = _record_one(
+            environment, expert, session_id=session_id, number=kept, seed=100_000 * (seed + 1) + attempt
+        )
         attempt += 1
         success = bool(episode.steps[-1].success)
         if success:
@@ -64,25 +63,19 @@ def import_demonstrations(source: str, folder: Path, spec: EnvSpec | None = None
         How many there are.
 
     Raises:
-        CorruptEpisode: A file cannot be read.
-        DemonstrationsUnfit: There are none, or their spaces are others.
+        CorruptEpisode: There is no episode, or a file cannot be read.
+        SpecMismatch: The spaces are others.
     """
     path = Path(source)
-    episodes = read_dataset(path / "demos" if (path / "run.json").exists() else path)
-    if not episodes:
-        raise DemonstrationsUnfit(f"{path} holds no episodes; record some: serl demo record TASK --scripted --out {path}")
+    episodes = read_dataset(path / "demos" if (path / "run.json").exists() else path, spec)
     for number, episode in enumerate(episodes):
-        difference = (spec or episodes[0].spec).difference(episode.spec)
-        if difference is not None:
-            raise DemonstrationsUnfit(
-                f"episode {episode.number} of {path} has other spaces than the task: {difference}. Record demonstrations "
-                "with the same task and cameras"
-            )
         write_episode(folder / f"{number:06d}.parquet", episode)
     return len(episodes)
 
 
-def _record_one(environment: Environment, expert: Expert, *, session_id: str, number: int, seed: int) -> Episode:
+def _record_one(
+    environment: Environment, expert: Expert, *, session_id: str, number: int, seed: int
+) -> Episode:
     spec = environment.spec
     observation = environment.reset(seed=seed)
     expert.reset()

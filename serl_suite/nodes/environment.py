@@ -1,9 +1,13 @@
 """Making an environment by its Gymnasium id, and the little that nodes need to know of it."""
 
+import contextlib
 import difflib
+import importlib.metadata
+import logging
 from typing import Protocol
 
 import gymnasium
+import gymnasium.envs.registration as gymnasium_registration
 import numpy as np
 import numpy.typing as npt
 
@@ -12,10 +16,13 @@ from serl_suite.errors import SerlError
 from serl_suite.wire.messages import Observation
 from serl_suite.wire.spaces import EnvSpec, env_spec
 
-__all__ = ["Environment", "EnvironmentFailure", "Expert"]
+__all__ = ["Environment", "EnvironmentFailure", "Expert", "load_plugins"]
 
 
-class EnvironmentFailure(SerlError):  # noqa: N818 - EnvironmentError is Python's own
+log = logging.getLogger(__name__)
+
+
+class EnvironmentFailure(SerlError):
     """The environment cannot be made, or broke its contract."""
 
 
@@ -65,7 +72,7 @@ class Environment:
         """
         if not np.isfinite(action).all():
             raise EnvironmentFailure(
-                f"the action is {action.tolist()}; nothing was moved. A diverged policy: go back to an earlier checkpoint"
+                f"the action is {action.tolist()}; nothing was moved. The policy has diverged: resume an earlier run"
             )
         shaped = action.reshape(self.env.action_space.shape)
         observation, reward, terminated, truncated, info = self.env.step(shaped)
@@ -81,7 +88,7 @@ class Environment:
         make = getattr(self.env.unwrapped, "make_expert", None)
         if make is None:
             raise EnvironmentFailure(
-                f"{self.spec.task} has no scripted expert; give demonstrations by --demos FILE, or --demos none to train without"
+                f"{self.spec.task} has no scripted expert; give demonstrations by --demos FILE, or train without: --demos none"
             )
         return make(noise=noise, seed=seed)
 
@@ -101,7 +108,27 @@ def _flag(success: object) -> bool | None:
     return None if success is None else bool(success)
 
 
+def load_plugins() -> None:
+    """Registers the tasks of every installed package that has a `gymnasium.envs` entry point, ours among them.
+
+    Gymnasium 1.x no longer does this on import.
+    """
+    for entry in importlib.metadata.entry_points(group="gymnasium.envs"):
+        try:
+            register = entry.load()
+        except ImportError as error:
+            log.warning("the tasks of %s cannot be loaded: %s", entry.value, error)
+            continue
+        with (
+            contextlib.nullcontext()
+            if entry.name == "__root__"
+            else gymnasium_registration.namespace(entry.name)
+        ):
+            register()
+
+
 def _make(task: str, cameras: tuple[str, ...], render_mode: str | None) -> gymnasium.Env:
+    load_plugins()
     arguments: dict[str, object] = {"cameras": cameras} if cameras else {}
     try:
         return gymnasium.make(task, render_mode=render_mode, **arguments)

@@ -4,6 +4,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterable
+from pathlib import Path
 from threading import Event
 
 import msgspec
@@ -82,12 +83,18 @@ class Learner:
         self._published_at = 0
         self._checkpointed_at = 0
         self._log = _Log()
-        self._journal = Journal(run.journal, run.episodes)
+        self._journal = Journal(run.path)
+        self._queue(self._journal.recover())
+        settings = self.config.learner
+        keys = server_keys(folder=Path(settings.keys)) if settings.keys is not None else None
+        bind = run.address.read_text() if run.address.exists() else settings.bind
         self._ingest = Ingest(bind, self._journal, run.info.run_id, keys=keys, check=self._check_spec)
-        self._ingest.welcome_agent = {
-            "policy": describe("rlpd", self.config.agent),
-            "random_steps": 0 if self._demo_episodes else self.config.learner.warmup_steps,
-        }
+        self._ingest.set_agent(
+            {
+                "policy": describe("rlpd", self.config.agent),
+                "random_steps": 0 if self._demo_episodes else self.config.learner.warmup_steps,
+            }
+        )
 
     @property
     def address(self) -> str:
@@ -98,7 +105,6 @@ class Learner:
         """Trains until the budget is spent, an evaluation passes or `stop` is set; returns None when stopped."""
         with MetricsWriter(self.run_folder.metrics, "learner") as metrics:
             try:
-                self._queue(self._journal.recover())
                 while self._spec is None and not stop.is_set():
                     self._ingest.wait(0.05)
                 if self._spec is not None:
@@ -122,6 +128,7 @@ class Learner:
             self.run_folder.outcome.write_bytes(msgspec.json.encode(self.outcome))
         self._ingest.close()
         self._journal.close()
+        self.run_folder.address.unlink(missing_ok=True)
 
     def _check_spec(self, spec: EnvSpec) -> str | None:
         """The first actor's spaces are the run's, unless demonstrations fixed them."""
@@ -150,7 +157,9 @@ class Learner:
         self.counters = msgspec.convert(meta["counters"], _Counters)
         available = len(self._pending)
         if available < self.counters.frames:
-            log.warning("the journal holds %d steps of %d; the rest is sent again", available, self.counters.frames)
+            log.warning(
+                "the journal holds %d steps of %d; the rest is sent again", available, self.counters.frames
+            )
         for _ in range(min(self.counters.frames, available)):
             self._insert(*self._pending.popleft())
         self._pending_transitions = sum(step.index > 0 for _, step in self._pending)
@@ -177,7 +186,10 @@ class Learner:
             self._end_block(self._agent)
             if self._pending_transitions < (self.config.actor.block_steps if self._lockstep else 1):
                 self._ingest.wait(0.02)
-        if not self._lockstep and self.counters.updates - self._published_at >= self.config.learner.publish_every:
+        if (
+            not self._lockstep
+            and self.counters.updates - self._published_at >= self.config.learner.publish_every
+        ):
             self._publish(self._agent)
         self._judge()
 
@@ -245,6 +257,7 @@ class Learner:
             "online_rng": self._online.rng_state(),
             "demos_rng": self._demos.rng_state(),
         }
+        self._ingest.flush()
         save_checkpoint(self.run_folder.checkpoint, agent.state_dict(), meta)
         self._checkpointed_at = self.counters.env_steps
 
@@ -256,7 +269,12 @@ class Learner:
         """Ends the training when an evaluation has passed or the budget is spent."""
         for evaluation in self._ingest.take_evaluations():
             rate = sum(episode.success for episode in evaluation.episodes) / len(evaluation.episodes)
-            log.info("evaluation of policy %d: %.0f %% of %d", evaluation.version, 100 * rate, len(evaluation.episodes))
+            log.info(
+                "evaluation of policy %d: %.0f %% of %d",
+                evaluation.version,
+                100 * rate,
+                len(evaluation.episodes),
+            )
             if rate >= self.config.evaluation.pass_at:
                 self._save_policy(evaluation.arrays, evaluation.version)
                 return self._finish(f"policy {evaluation.version} passed its evaluation", evaluation.version)
@@ -280,7 +298,9 @@ class Learner:
             return
         counters, log_ = self.counters, self._log
         trained_steps = counters.env_steps - self.config.learner.warmup_steps
-        record: dict[str, float | int | bool | None] = {name: float(value) for name, value in log_.losses.items()}
+        record: dict[str, float | int | bool | None] = {
+            name: float(value) for name, value in log_.losses.items()
+        }
         record |= {
             "learner/updates": counters.updates,
             "learner/updates_per_s": (counters.updates - log_.updates) / elapsed,

@@ -35,7 +35,7 @@ class NodeProcess:
                 stderr=subprocess.STDOUT,
                 env=environment,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - no threads run yet in the supervisor
+                preexec_fn=_die_with_parent,
             )
 
     @property

@@ -1,15 +1,15 @@
 """The folder that a run leaves behind: where each thing lies, and the check that this version can read it.
 
-    config.yaml            the resolved configuration
-    run.json               format version, package versions, machine, date
-    demos/                 the demonstrations, one parquet file an episode
-    episodes/<session>/    what the actors did, one parquet file an episode
-    journal/               steps of episodes that are still open
-    spool/                 an actor's steps that the learner has not acknowledged
-    checkpoints/           learner state; policy.safetensors is the policy that was evaluated
-    metrics/               learner.jsonl, actor.jsonl, tensorboard/
-    logs/                  learner.log, actor.log
-    evaluation.json, curve.png, evaluation.mp4, evaluation.gif, report.html
+config.yaml            the resolved configuration
+run.json               format version, package versions, machine, date
+demos/                 the demonstrations, one parquet file an episode
+episodes/<session>/    what the actors did, one parquet file an episode
+journal/               steps of episodes that are still open
+spool/                 an actor's steps that the learner has not acknowledged
+checkpoints/           learner state; policy.safetensors is the policy that was evaluated
+metrics/               learner.jsonl, actor.jsonl, tensorboard/
+logs/                  learner.log, actor.log
+evaluation.json, curve.png, evaluation.mp4, evaluation.gif, report.html
 """
 
 import datetime
@@ -80,7 +80,9 @@ class RunFolder:
             RunFolderError: The folder exists and is not empty, or cannot be made.
         """
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RunFolderError(f"{path} exists already; go on with it by `serl train --resume {path}`, or name another")
+            raise RunFolderError(
+                f"{path} exists already; go on with it by `serl train --resume {path}`, or name another"
+            )
         created = datetime.datetime.now().astimezone()
         info = RunInfo(
             format=FORMAT,
@@ -95,7 +97,9 @@ class RunFolder:
             (path / "config.yaml").write_bytes(msgspec.yaml.encode(config))
             (path / "run.json").write_bytes(msgspec.json.format(msgspec.json.encode(info)))
         except OSError as error:
-            raise RunFolderError(f"cannot make the run folder {path}: {error}; name another with --run") from error
+            raise RunFolderError(
+                f"cannot make the run folder {path}: {error}; name another with --run"
+            ) from error
         return cls(path)
 
     def announce(self, address: str) -> None:
@@ -113,7 +117,9 @@ class RunFolder:
         deadline = time.monotonic() + timeout_s
         while not self.address.exists() and not stop.wait(0.02):
             if time.monotonic() > deadline:
-                raise RunFolderError(f"no learner runs on {self.path}; start one: serl learner --resume {self.path}")
+                raise RunFolderError(
+                    f"no learner runs on {self.path}; start one: serl learner --resume {self.path}"
+                )
         return self.address.read_text() if self.address.exists() else ""
 
     def _read_info(self) -> RunInfo:
@@ -125,7 +131,7 @@ class RunFolder:
             raise RunFolderError(f"{self.path / 'run.json'} cannot be read: {error}") from error
         if info.format != FORMAT:
             raise RunFolderError(
-                f"{self.path} was written in run format {info.format} by serl-suite {info.versions.get('serl-suite', '?')}; "
+                f"{self.path} has run format {info.format}, of serl-suite {info.versions.get('serl-suite', '?')}; "
                 f"this version reads format {FORMAT}. Install that version, or start a new run with --demos {self.path}"
             )
         return info
@@ -143,7 +149,9 @@ def _is_installed(name: str) -> bool:
 
 
 def _no_run(path: Path) -> str:
-    siblings = [p.name for p in path.parent.iterdir() if (p / "run.json").exists()] if path.parent.is_dir() else []
+    siblings = (
+        [p.name for p in path.parent.iterdir() if (p / "run.json").exists()] if path.parent.is_dir() else []
+    )
     near = difflib.get_close_matches(path.name, siblings, n=1, cutoff=0.3)
     hint = f"; did you mean {path.parent / near[0]}?" if near else "; `serl train` makes one under runs/"
     return f"{path} is not a run folder (no run.json in it){hint}"

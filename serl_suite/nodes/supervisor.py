@@ -1,4 +1,4 @@
-"""The supervisor: one command that records demonstrations, runs learner and actor on one machine, and judges the result."""
+"""The supervisor: runs a learner and its actors on one machine, and starts again what was killed."""
 
 import logging
 import time

@@ -1,5 +1,6 @@
 """The two sockets of the wire: where they may listen, and with which limits."""
 
+import contextlib
 import ipaddress
 import os
 from urllib.parse import urlsplit
@@ -38,10 +39,8 @@ class Waker:
         os.eventfd_write(self.fd, 1)
 
     def clear(self) -> None:
-        try:
+        with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self.fd)
-        except BlockingIOError:
-            pass
 
     def close(self) -> None:
         os.close(self.fd)

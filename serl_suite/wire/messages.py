@@ -16,8 +16,8 @@ from serl_suite.wire.spaces import BadStep, EnvSpec, Observation
 
 __all__ = [
     "SCHEMA", "Ack", "Bye", "EpisodeOutcome", "Evaluation", "Hello", "HelloRequired", "Message",
-    "Observation", "Ping", "Refused", "Resend", "Step", "Steps", "Stop", "Weights",
-    "WeightsRequest", "Welcome", "WireError", "check_step",
+    "Observation", "Ping", "Position", "Refused", "Resend", "Step", "Steps", "Stop", "Weights",
+    "WeightsRequest", "Welcome", "WireError", "check_order", "check_step",
 ]  # fmt: skip
 
 SCHEMA = 1
@@ -62,6 +62,16 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     @property
     def ends_episode(self) -> bool:
         return self.terminated or self.truncated
+
+
+class Position(msgspec.Struct, frozen=True):
+    """Where a session stands: its last step."""
+
+    seq: int
+    episode: int
+    index: int
+    ended: bool
+    """Whether it ended its episode."""
 
 
 class Message(
@@ -136,8 +146,8 @@ class Ack(Message, frozen=True):
     env_steps: int = 0
     """Transitions received in this run, from all actors."""
     updates_owed: float = 0.0
-    newest_version: int = 0
-    """Newest published weights."""
+    newest_version: int = -1
+    """Newest published weights; -1: none yet."""
 
 
 class WeightsRequest(Message, frozen=True):
@@ -208,3 +218,16 @@ def check_step(spec: EnvSpec, step: Step) -> None:
             raise BadStep("seq, episode and index count from 0")
     except BadStep as e:
         raise BadStep(f"step {step.seq} (episode {step.episode}, index {step.index}): {e}") from None
+
+
+def check_order(last: Position | None, step: Step) -> None:
+    """Raises: BadStep, unless `step` follows the session's `last` one."""
+    if last is None or step.index == 0:
+        follows = step.index == 0 and (last is None or step.episode > last.episode)
+    else:
+        follows = step.episode == last.episode and step.index == last.index + 1 and not last.ended
+    if not follows:
+        raise BadStep(
+            f"step {step.seq} (episode {step.episode}, index {step.index}) does not follow {last}; an "
+            "episode's indices count up from 0 and nothing follows its end"
+        )

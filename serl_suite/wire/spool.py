@@ -1,7 +1,9 @@
-"""What the learner has not acknowledged yet: written before it is sent, read back when it must be sent again.
+"""What the learner has not acknowledged yet: steps on disk, to be read back when they must be sent (again).
 
 A session is a folder: `lock` (held while its actor lives), `session.log` (its hello, the run it belongs to) and
-segments `steps-<first seq>.log` (see records.py), each deleted once every step in it is acknowledged.
+segments `steps-<first seq>.log` (wire/records.py), each let go once every step in it is acknowledged; one of those
+becomes the next segment, so a record counts only where its seq is due. Writing goes to the page cache, which is
+the memory of unacknowledged steps: it outlives this process and is bounded by the operating system.
 """
 
 import fcntl
@@ -15,14 +17,13 @@ from pathlib import Path
 
 from serl_suite.errors import SerlError
 from serl_suite.wire.codec import Codec, EncodedStep
-from serl_suite.wire.messages import Hello, WireError
-from serl_suite.wire.records import RecordFile, pack, scan, split, unpack
+from serl_suite.wire.messages import Hello
+from serl_suite.wire.records import RecordFile, pack, scan, unpack
 
 __all__ = ["Spool", "SpoolError"]
 
 SEQ = struct.Struct("<Q")
 HELLO, RUN = b"H", b"R"
-DEFAULT_MEMORY_BYTES = 64 * 1024 * 1024
 DEFAULT_SEGMENT_BYTES = 16 * 1024 * 1024
 
 
@@ -33,13 +34,10 @@ class SpoolError(SerlError):
 class Spool:
     """Steps `first_seq` <= seq < `next_seq` of one session; thread-safe for one writer and one reader.
 
-    `append` belongs to the writer (the env's thread), everything else to the reader (the I/O thread). Steps are
-    always in the file; up to `memory_bytes` of them are in memory, too.
+    `append` belongs to the writer (the environment's thread), everything else to the reader (the I/O thread).
     """
 
-    def __init__(
-        self, folder: Path, hello: Hello, lock_fd: int, memory_bytes: int, segment_bytes: int
-    ) -> None:
+    def __init__(self, folder: Path, hello: Hello, lock_fd: int, segment_bytes: int) -> None:
         """Use `create` or `pending`."""
         self.folder = folder
         self.hello = hello
@@ -48,23 +46,14 @@ class Spool:
         self.first_seq = 0
         self.next_seq = 0
         self._lock = threading.Lock()
-        self._memory_bytes = memory_bytes
         self._segment_bytes = segment_bytes
-        self._cache: dict[int, EncodedStep] = {}
-        self._cached_bytes = 0
         self._index: list[tuple[RecordFile, int, int]] = []
         self._segments: list[RecordFile] = []
+        self._spare: RecordFile | None = None
         self._lock_fd = lock_fd
 
     @classmethod
-    def create(
-        cls,
-        root: Path,
-        hello: Hello,
-        *,
-        memory_bytes: int = DEFAULT_MEMORY_BYTES,
-        segment_bytes: int = DEFAULT_SEGMENT_BYTES,
-    ) -> "Spool":
+    def create(cls, root: Path, hello: Hello, *, segment_bytes: int = DEFAULT_SEGMENT_BYTES) -> "Spool":
         """A new session's spool in the folder `root`.
 
         Raises:
@@ -80,28 +69,27 @@ class Spool:
             lock_fd = _try_lock(folder)
             if lock_fd is None:
                 raise SpoolError(f"{folder} is in use by another actor")
-            spool = cls(folder, hello, lock_fd, memory_bytes, segment_bytes)
+            spool = cls(folder, hello, lock_fd, segment_bytes)
             spool._note(HELLO, bytes(Codec().encode(hello)[0]))
             return spool
 
     @classmethod
-    def pending(cls, root: Path, *, memory_bytes: int = DEFAULT_MEMORY_BYTES) -> list["Spool"]:
+    def pending(cls, root: Path) -> list["Spool"]:
         """Sessions in `root` whose actor is gone and whose steps were not all acknowledged, oldest first.
 
-        Empty leftovers are removed; a torn last record (its `append` never returned) is dropped.
+        Empty leftovers are removed; a torn last record (its `append` never returned) does not count.
+
+        Raises: SpoolError, where a file was damaged from outside.
         """
         if not root.is_dir():
             return []
-        found = []
         with _locked(root):
-            for folder in sorted(root.iterdir(), key=lambda path: path.stat().st_mtime_ns):
-                spool = cls._reopen(folder, memory_bytes) if folder.is_dir() else None
-                if spool is not None:
-                    found.append(spool)
-        return found
+            folders = sorted((p for p in root.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime_ns)
+            spools = [cls._reopen(folder) for folder in folders]
+        return [spool for spool in spools if spool is not None]
 
     @classmethod
-    def _reopen(cls, folder: Path, memory_bytes: int) -> "Spool | None":
+    def _reopen(cls, folder: Path) -> "Spool | None":
         lock_fd = _try_lock(folder)
         if lock_fd is None:
             return None
@@ -112,7 +100,7 @@ class Spool:
             shutil.rmtree(folder)
             os.close(lock_fd)
             return None
-        spool = cls(folder, hello, lock_fd, memory_bytes, DEFAULT_SEGMENT_BYTES)
+        spool = cls(folder, hello, lock_fd, DEFAULT_SEGMENT_BYTES)
         runs = [note[1:].decode() for note in notes if note[:1] == RUN]
         spool.run_id = runs[-1] if runs else None
         spool._scan_segments()
@@ -131,54 +119,39 @@ class Spool:
         if seq != self.next_seq:
             raise ValueError(f"step {seq} was put where step {self.next_seq} is due")
         record = pack([SEQ.pack(seq), step.header, *step.buffers])
-        if not self._segments or self._segments[-1].size + len(record) > self._segment_bytes:
-            segment = RecordFile(self.folder / f"steps-{seq:012d}.log")
-            segment.truncate(0)
-        else:
-            segment = self._segments[-1]
-        start = segment.append(record)
-        _, header, *buffers = split(record)
+        segment = self._segment_for(seq, sum(map(len, record)))
+        start = segment.size
+        length = segment.append(record)
         with self._lock:
-            if not self._segments or segment is not self._segments[-1]:
-                self._segments.append(segment)
-            self._index.append((segment, start, len(record)))
+            self._index.append((segment, start, length))
             self.next_seq = seq + 1
-            if self._cached_bytes + len(record) <= self._memory_bytes:
-                self._cache[seq] = EncodedStep(header, list(buffers))
-                self._cached_bytes += len(record)
 
     def get(self, seq: int) -> EncodedStep:
-        """A step that is not acknowledged yet, from memory or from the file.
+        """A step that is not acknowledged yet.
 
         Raises: SpoolError, where the file was damaged from outside.
         """
         with self._lock:
-            cached = self._cache.get(seq)
             segment, start, length = self._index[seq - self.first_seq]
-        if cached is not None:
-            return cached
         record = unpack(segment.read(start, length))
         if record is None or record.parts[0] != SEQ.pack(seq):
             raise SpoolError(f"{segment.path} was damaged at byte {start}: step {seq} cannot be sent again")
         return EncodedStep(record.parts[1], list(record.parts[2:]))
 
     def acknowledge(self, seq: int) -> None:
-        """Forgets every step up to and including `seq`, and deletes the segments that held only such steps."""
+        """Forgets every step up to and including `seq`, and lets go of segments that held only such steps."""
         with self._lock:
             count = min(seq + 1, self.next_seq) - self.first_seq
             if count <= 0:
                 return
-            for done in range(self.first_seq, self.first_seq + count):
-                if self._cache.pop(done, None) is not None:
-                    self._cached_bytes -= self._index[done - self.first_seq][2]
+            newest = self._segments[-1]
             del self._index[:count]
             self.first_seq += count
-            oldest = self._index[0][0] if self._index else self._segments[-1]
+            oldest = self._index[0][0] if self._index else newest
             keep = self._segments.index(oldest)
             gone, self._segments = self._segments[:keep], self._segments[keep:]
         for segment in gone:
-            segment.close()
-            segment.path.unlink()
+            self._let_go(segment)
 
     def belongs_to(self, run_id: str) -> None:
         """Notes the run that welcomed the session: its steps go to no other."""
@@ -188,7 +161,7 @@ class Spool:
 
     def close(self, *, delete: bool) -> None:
         """Lets go of the files; `delete` where everything was acknowledged."""
-        for segment in self._segments:
+        for segment in [*self._segments, *([self._spare] if self._spare else [])]:
             segment.close()
         self._segments.clear()
         if delete:
@@ -202,18 +175,49 @@ class Spool:
         finally:
             file.close()
 
+    def _segment_for(self, seq: int, length: int) -> RecordFile:
+        segments = self._segments
+        if segments and segments[-1].size + length <= self._segment_bytes:
+            return segments[-1]
+        path = self.folder / f"steps-{seq:012d}.log"
+        with self._lock:
+            segment, self._spare = self._spare, None
+        if segment is None:
+            segment = RecordFile(path)
+            segment.size = 0
+        else:
+            segment.rewind(path)
+        with self._lock:
+            self._segments.append(segment)
+        return segment
+
+    def _let_go(self, segment: RecordFile) -> None:
+        with self._lock:
+            reuse = self._spare is None
+            if reuse:
+                segment.rewind(self.folder / "spare.log")
+                self._spare = segment
+        if not reuse:
+            segment.close()
+            segment.path.unlink()
+
     def _scan_segments(self) -> None:
         for path in sorted(self.folder.glob("steps-*.log")):
+            due = int(path.stem.partition("-")[2])
+            if not self._segments:
+                self.first_seq = self.next_seq = due
             segment = RecordFile(path)
             self._segments.append(segment)
             for record in scan(_contents(path)):
-                (seq,) = SEQ.unpack(record.parts[0])
-                if self._index and seq != self.next_seq:
-                    raise WireError(f"{path} holds step {seq} where {self.next_seq} is due")
-                if not self._index:
-                    self.first_seq = seq
-                self.next_seq = seq + 1
+                if not record.parts or record.parts[0] != SEQ.pack(due):
+                    break
+                if due != self.next_seq:
+                    raise SpoolError(
+                        f"{path} holds step {due} where {self.next_seq} is due: a file was damaged; move "
+                        f"{self.folder} away to go on without these steps"
+                    )
                 self._index.append((segment, record.start, record.end - record.start))
+                due = self.next_seq = due + 1
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pinocchio as pin
 import pytest
+
 from serl_suite.control import JointLimits
 
 # origin xyz, roll in quarter turns, mass, centre of mass, inertia (xx yy zz xy xz yz) about it; rounded figures
@@ -38,7 +39,9 @@ def _build() -> pin.Model:
         placement = pin.SE3(pin.rpy.rpyToMatrix(quarters * np.pi / 2, 0.0, 0.0), np.array(xyz, dtype=float))
         parent = model.addJoint(parent, pin.JointModelRZ(), placement, f"joint{i + 1}")
         inertia = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
-        model.appendBodyToJoint(parent, pin.Inertia(mass, np.array(com, dtype=float), inertia), pin.SE3.Identity())
+        model.appendBodyToJoint(
+            parent, pin.Inertia(mass, np.array(com, dtype=float), inertia), pin.SE3.Identity()
+        )
     tcp = pin.SE3(np.eye(3), np.array([0.0, 0.0, TCP_Z]))
     model.addFrame(pin.Frame("tcp", parent, tcp, pin.FrameType.OP_FRAME))
     return model
@@ -59,11 +62,18 @@ class Arm:
 
     def measure(self):
         """TCP position, quaternion xyzw, Jacobian (linear first, base frame) and mass matrix."""
-        jacobian = pin.computeFrameJacobian(self.model, self.data, self.q, self.frame, pin.LOCAL_WORLD_ALIGNED)
+        jacobian = pin.computeFrameJacobian(
+            self.model, self.data, self.q, self.frame, pin.LOCAL_WORLD_ALIGNED
+        )
         mass = np.tril(pin.crba(self.model, self.data, self.q).T)
         mass = mass + np.tril(mass, -1).T
         pose = pin.updateFramePlacement(self.model, self.data, self.frame)
-        return pose.translation.copy(), pin.Quaternion(pose.rotation).coeffs().copy(), np.ascontiguousarray(jacobian), mass
+        return (
+            pose.translation.copy(),
+            pin.Quaternion(pose.rotation).coeffs().copy(),
+            np.ascontiguousarray(jacobian),
+            mass,
+        )
 
     def kinetic(self) -> float:
         return float(pin.computeKineticEnergy(self.model, self.data, self.q, self.dq))
@@ -99,9 +109,9 @@ def arm(arm_model) -> Arm:
     return Arm(model=arm_model)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_arm(arm_model):
-    """For hypothesis, which asks for a fresh arm per example."""
+    """For hypothesis, which needs a fresh arm in each example."""
     return lambda: Arm(model=arm_model)
 
 

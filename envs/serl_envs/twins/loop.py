@@ -4,8 +4,9 @@ A Python loop over the bindings spends most of its time between the ticks. Here 
 its state is read and written through numpy views of the same memory, so that the robot's tick runs as it is.
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import llvmlite.binding
 import mujoco
@@ -22,8 +23,10 @@ __all__ = ["GripperDrive", "Views", "run_ticks"]
 
 # The symbols resolve when the compiled (or cached) code is linked, so the library is loaded before that.
 llvmlite.binding.load_library_permanently(str(next(Path(mujoco.__file__).parent.glob("libmujoco*"))))
-_mj_step1 = types.ExternalFunction("mj_step1", types.void(types.intp, types.intp))
-_mj_step2 = types.ExternalFunction("mj_step2", types.void(types.intp, types.intp))
+_Step = Callable[[int, int], None]
+_SIGNATURE = types.void(types.intp, types.intp)  # (mjModel*, mjData*)
+_mj_step1 = cast(_Step, types.ExternalFunction("mj_step1", _SIGNATURE))
+_mj_step2 = cast(_Step, types.ExternalFunction("mj_step2", _SIGNATURE))
 
 ARM = 7
 """The arm's joints are the first degrees of freedom and the first actuators of every scene."""
@@ -135,6 +138,8 @@ def run_ticks(
         _drive_gripper(views, drive, target_width)
         _mj_step2(model, data)
         for i in range(ARM):
-            views.tau_external[i] += EXTERNAL_TORQUE_FILTER * (views.tau_constraint[i] - views.tau_external[i])
+            views.tau_external[i] += EXTERNAL_TORQUE_FILTER * (
+                views.tau_constraint[i] - views.tau_external[i]
+            )
         _mj_step1(model, data)
     return 0

@@ -4,13 +4,12 @@ from collections.abc import Callable
 
 import mujoco
 import numpy as np
-
-from serl_envs.robot import Array
 from serl_hardware.franka.model import COLLIDE_FIXTURE, COLLIDE_OBJECT, FINGER_JOINTS, add_franka
 
-__all__ = ["PHYSICS_DT_S", "Scene", "add_free_box", "build_model"]
+from serl_envs.robot import Array
 
-PHYSICS_DT_S = 0.001
+__all__ = ["Scene", "add_free_box", "build_model"]
+
 TABLE_HALF = (0.45, 0.6, 0.02)
 TABLE_CENTRE = (0.55, 0.0, -0.02)
 
@@ -20,7 +19,6 @@ def build_model(add_objects: Callable[[mujoco.MjSpec], None]) -> mujoco.MjModel:
     spec = mujoco.MjSpec()
     spec.modelname = "franka_twin"
     option = spec.option
-    option.timestep = PHYSICS_DT_S
     option.integrator = mujoco.mjtIntegrator.mjINT_EULER
     option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
     option.solver = mujoco.mjtSolver.mjSOL_NEWTON
@@ -75,18 +73,23 @@ def _add_surroundings(spec: mujoco.MjSpec) -> None:
 
 def _add_lights_and_cameras(spec: mujoco.MjSpec) -> None:
     world = spec.worldbody
-    world.add_light(pos=(1.2, -1.2, 2.2), dir=(-0.45, 0.5, -1), diffuse=(0.55, 0.55, 0.53), castshadow=True)
-    world.add_light(pos=(0.2, 1.6, 1.8), dir=(0.1, -0.8, -1), diffuse=(0.25, 0.26, 0.28), castshadow=False)
+    far = mujoco.mjtLightType.mjLIGHT_DIRECTIONAL
+    world.add_light(
+        type=far, pos=(1.2, -1.2, 2.2), dir=(-0.4, 0.35, -1), diffuse=(0.5, 0.5, 0.48), castshadow=True
+    )
+    world.add_light(
+        type=far, pos=(0.2, 1.6, 1.8), dir=(0.1, -0.8, -1), diffuse=(0.2, 0.2, 0.22), castshadow=False
+    )
     spec.visual.headlight.ambient = (0.32, 0.32, 0.33)
-    spec.visual.headlight.diffuse = (0.22, 0.22, 0.22)
+    spec.visual.headlight.diffuse = (0.3, 0.3, 0.3)
     spec.visual.headlight.specular = (0.1, 0.1, 0.1)
     spec.visual.quality.shadowsize = 2048
     spec.visual.quality.offsamples = 4
     spec.visual.global_.offwidth = 640
     spec.visual.global_.offheight = 640
     spec.visual.map.znear = 0.01
-    _add_camera(world, "view", eye=(1.42, -0.88, 0.72), look_at=(0.36, 0.0, 0.26), fovy=42)
-    _add_camera(world, "front", eye=(0.98, 0.0, 0.38), look_at=(0.50, 0.0, 0.05), fovy=45)
+    _add_camera(world, "view", eye=(1.38, -0.92, 0.66), look_at=(0.33, 0.0, 0.27), fovy=38)
+    _add_camera(world, "front", eye=(0.94, 0.0, 0.36), look_at=(0.50, 0.0, 0.06), fovy=42)
 
 
 def _add_camera(
@@ -136,7 +139,10 @@ class Scene:
         joint = self._model.body_jntadr[index]
         if joint >= 0:
             address, speed = self._model.jnt_qposadr[joint], self._model.jnt_dofadr[joint]
-            self._data.qpos[address : address + 3], self._data.qpos[address + 3 : address + 7] = position, wxyz
+            self._data.qpos[address : address + 3], self._data.qpos[address + 3 : address + 7] = (
+                position,
+                wxyz,
+            )
             self._data.qvel[speed : speed + 6] = 0.0
         else:
             self._model.body_pos[index], self._model.body_quat[index] = position, wxyz

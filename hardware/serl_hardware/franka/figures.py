@@ -2,7 +2,7 @@
 
 from functools import cache
 from importlib.resources import files
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -74,7 +74,7 @@ def fr3() -> FrankaFigures:
     def column(key: str) -> Floats:
         return _array([joint[key] for joint in joints])
 
-    def body(entry: dict) -> Body:
+    def body(entry: dict[str, Any]) -> Body:
         return Body(float(entry["mass"]), _array(entry["com"]), _array(entry["inertia"]))
 
     ranges = column("range")

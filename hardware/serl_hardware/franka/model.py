@@ -8,13 +8,25 @@ import numpy as np
 from serl_hardware.franka.figures import Body, Floats, fr3
 from serl_hardware.franka.shapes import ARM_SHAPES, FINGER_SHAPES, HAND_SHAPES, Shape
 
-__all__ = ["ARM_JOINTS", "COLLIDE_FIXTURE", "COLLIDE_OBJECT", "FINGER_JOINTS", "GRIPPER_ACTUATOR", "TCP_SITE",
-           "add_franka", "save_mjcf"]  # fmt: skip
+__all__ = [
+    "ARM_JOINTS",
+    "COLLIDE_FIXTURE",
+    "COLLIDE_OBJECT",
+    "FINGER_JOINTS",
+    "GRIPPER_ACTUATOR",
+    "GRIPPER_STIFFNESS",
+    "TCP_SITE",
+    "TIMESTEP_S",
+    "add_franka",
+    "save_mjcf",
+]
 
 ARM_JOINTS = tuple(f"joint{i}" for i in range(1, 8))
 FINGER_JOINTS = ("finger_left", "finger_right")
 GRIPPER_ACTUATOR = "gripper"
 TCP_SITE = "tcp"
+
+TIMESTEP_S = 0.001
 
 # Contact masks. Two geoms collide if one's contype meets the other's conaffinity, so the arm (contype only) never
 # collides with itself: the tasks' workspace boxes keep it clear of itself, and each excluded pair saves time at 1 kHz.
@@ -120,7 +132,8 @@ def _add_hand(spec: mujoco.MjSpec, flange_link: mujoco.MjsBody) -> None:
     for shape in HAND_SHAPES:
         _add_shape(hand, shape, COLLIDE_FIXTURE | COLLIDE_OBJECT)
     hand.add_site(name=TCP_SITE, pos=figures.tcp_xyz, size=(0.002, 0.002, 0.002), group=4)
-    hand.add_camera(name="wrist", pos=(0.075, 0.0, 0.02), xyaxes=(0, -1, 0, 0.92, 0, 0.39), fovy=70)
+    # In front of the hand, looking at what is a finger's breadth past the fingertips, which it has in view too.
+    hand.add_camera(name="wrist", pos=(0.085, 0.0, 0.045), xyaxes=(0, 1, 0, 0.804, 0, 0.594), fovy=72)
     size = 0.5 * figures.finger_mass * np.array([1e-4, 1e-4, 1e-4, 0, 0, 0])
     for name, turn in zip(FINGER_JOINTS, (0.0, np.pi), strict=True):
         finger = hand.add_body(
@@ -138,8 +151,15 @@ def _add_hand(spec: mujoco.MjSpec, flange_link: mujoco.MjsBody) -> None:
         for shape in FINGER_SHAPES:
             geom = _add_shape(finger, shape, COLLIDE_FIXTURE | COLLIDE_OBJECT)
             if shape.paint == "pad":
-                geom.name, geom.condim, geom.friction, geom.priority = f"{name}_pad", 4, (1.0, 0.02, 1e-4), 1
+                _make_pad(geom, f"{name}_pad")
     _add_gripper(spec)
+
+
+def _make_pad(geom: mujoco.MjsGeom, name: str) -> None:
+    """Rubber: its friction and stiffness decide over those of what it touches (priority)."""
+    geom.name, geom.condim, geom.priority = name, 4, 1
+    geom.friction = (1.0, 0.02, 1e-4)
+    geom.solref, geom.solimp = (0.005, 1.0), (0.95, 0.99, 0.0005, 0.5, 2.0)
 
 
 def _add_gripper(spec: mujoco.MjSpec) -> None:
@@ -171,6 +191,8 @@ def add_franka(spec: mujoco.MjSpec) -> None:
         ValueError: from MuJoCo on compilation, if the scene already has an element of one of these names.
     """
     spec.compiler.degree = False
+    # The rate of the arm's own control; the gripper's servo and gear are unstable at MuJoCo's default of 500 Hz.
+    spec.option.timestep = TIMESTEP_S
     for name, (rgba, specular, shininess) in _PAINTS.items():
         spec.add_material(name=f"franka_{name}", rgba=rgba, specular=specular, shininess=shininess)
     base = spec.worldbody.add_body(name="link0")

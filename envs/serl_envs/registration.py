@@ -1,0 +1,55 @@
+"""The task ids, registered with Gymnasium by name alone: nothing heavy is imported until a task is made."""
+
+from typing import Any
+
+from serl_suite.errors import SerlError
+
+__all__ = ["TASKS", "DuplicateTask", "make_env", "register_tasks"]
+
+TASKS = {
+    "FrankaReach-v0": "serl_envs.tasks.reach:Reach",
+    "FrankaPickCube-v0": "serl_envs.tasks.pick_cube:PickCube",
+    "FrankaPegInsert-v0": "serl_envs.tasks.peg_insert:PegInsert",
+    "FrankaBayonetLock-v0": "serl_envs.tasks.bayonet_lock:BayonetLock",
+}
+
+
+class DuplicateTask(SerlError):
+    """Two tasks claim the same id."""
+
+
+def register_tasks(tasks: dict[str, str] | None = None) -> None:
+    """Registers every task: on `import serl_envs`, and by whoever loads the entry points of group `gymnasium.envs`.
+
+    Registering a task twice changes nothing.
+
+    Args:
+        tasks: Task classes ("module:class") by id; all of `TASKS` if None.
+
+    Raises:
+        DuplicateTask: The id belongs to another environment already.
+    """
+    import gymnasium
+
+    for task_id, task_class in (TASKS if tasks is None else tasks).items():
+        known = gymnasium.registry.get(task_id)
+        if known is None:
+            gymnasium.register(
+                task_id, entry_point="serl_envs.registration:make_env", kwargs={"task": task_class}
+            )
+        elif known.kwargs.get("task") != task_class:
+            raise DuplicateTask(
+                f"{task_id} is registered already, by {known.entry_point}; give the new task another id or version"
+            )
+
+
+def make_env(task: str, **arguments: Any) -> Any:  # noqa: ANN401 - Gymnasium passes its keyword arguments through
+    """Builds the in-process twin with the task's scene and the environment around both."""
+    import importlib
+
+    from serl_envs.env import RobotEnv
+    from serl_envs.twins.franka import FrankaTwin
+
+    module, name = task.split(":")
+    instance = getattr(importlib.import_module(module), name)()
+    return RobotEnv(FrankaTwin(instance), instance, **arguments)

@@ -1,0 +1,307 @@
+"""What people watch while a run trains: one screen in a terminal, plain lines elsewhere."""
+
+import itertools
+import math
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+import msgspec
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from serl_suite.nodes.run_folder import RunFolder
+
+__all__ = ["LiveView", "TrainingState"]
+
+REDRAW_PERIOD_S = 0.25
+LINE_PERIOD_S = 5.0
+SPARK = "▁▂▃▄▅▆▇█"
+SPARK_WIDTH = 32
+SPEED_RECORDS = 15
+"""Records of the learner, one a second, over which the speed for the ETA is taken."""
+
+Record = dict[str, float | bool | None]
+
+
+class _Tail:
+    """The complete lines appended to a JSONL file since the last look."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+        self._rest = b""
+
+    def read(self) -> list[Record]:
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                data = file.read()
+        except FileNotFoundError:
+            return []
+        self._offset += len(data)
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        records = []
+        for line in lines:
+            try:
+                records.append(msgspec.json.decode(line, type=Record))
+            except msgspec.DecodeError:
+                continue  # torn by a process that was killed
+        return records
+
+
+class TrainingState:
+    """The newest figures of a run, taken from its metrics as they are written.
+
+    Args:
+        folder: Of the run.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.config = folder.config
+        self._learner_lines = _Tail(folder.metrics / "learner.jsonl")
+        self._actor_lines = _Tail(folder.metrics / "actor.jsonl")
+        self.newest: Record = {}
+        self.env_steps = 0
+        self.episodes = 0
+        self.recent: deque[bool] = deque(maxlen=folder.config.evaluation.window)
+        self.rates: list[float] = []
+        """Rolling success rate after each episode that told."""
+        self.last_evaluation: tuple[float, int] | None = None
+        """Success rate and env steps."""
+        self._speeds: deque[float] = deque(maxlen=SPEED_RECORDS)
+
+    def read(self) -> None:
+        """Takes in the lines written since the last call."""
+        for record in self._learner_lines.read():
+            self._take(record)
+            self._speeds.append(self.value("learner/steps_per_s") or 0.0)
+        for record in self._actor_lines.read():
+            self._take(record)
+            self.episodes += "episode/return" in record
+            success = record.get("episode/success")
+            if success is not None:
+                self.recent.append(bool(success))
+                self.rates.append(sum(self.recent) / len(self.recent))
+            rate = record.get("evaluation/success_rate")
+            if rate is not None:
+                self.last_evaluation = float(rate), int(record["env_steps"] or 0)
+
+    def value(self, name: str) -> float | None:
+        """The newest value of a metric."""
+        value = self.newest.get(name)
+        return None if value is None else float(value)
+
+    @property
+    def phase(self) -> str:
+        if not self._speeds and not self.episodes:
+            return "starting learner and actor"
+        if not self.episodes:
+            return "waiting for the first episode"
+        return "training" if self.value("learner/updates") else "collecting the first steps"
+
+    @property
+    def eta_s(self) -> float | None:
+        """Time to the end of the step budget at the speed of the last seconds."""
+        speed = statistics.fmean(self._speeds) if self._speeds else 0.0
+        return max(0, self.config.max_steps - self.env_steps) / speed if speed > 0 else None
+
+    def _take(self, record: Record) -> None:
+        self.newest |= record
+        self.env_steps = max(self.env_steps, int(record["env_steps"] or 0))
+
+
+class LiveView:
+    """Shows a run while it trains; a context manager, to be told `update()` about ten times a second.
+
+    Args:
+        folder: Of the run.
+        console: Where to draw; standard output by default.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        *,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._path = folder.path
+        self._state = TrainingState(folder)
+        self._console = console or Console()
+        self._clock = clock
+        self._started = clock()
+        self._due = self._started
+        self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
+
+    def __enter__(self) -> "LiveView":
+        if self._live is not None:
+            self._live.start()
+        self.update()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._draw()
+        if self._live is not None:
+            self._live.stop()
+
+    def update(self) -> None:
+        """Redraws where it is time to."""
+        if self._clock() >= self._due:
+            self._due = self._clock() + (LINE_PERIOD_S if self._live is None else REDRAW_PERIOD_S)
+            self._draw()
+
+    def _draw(self) -> None:
+        self._state.read()
+        elapsed_s = self._clock() - self._started
+        if self._live is None:
+            print(line(self._state, elapsed_s), file=self._console.file, flush=True)
+        else:
+            self._live.update(screen(self._state, self._path, elapsed_s), refresh=True)
+
+
+def line(state: TrainingState, elapsed_s: float) -> str:
+    """One line of plain text."""
+    parts = [f"{duration(elapsed_s):>8}", state.phase, f"step {state.env_steps}/{state.config.max_steps}"]
+    if state.recent:
+        parts.append(f"success {sum(state.recent)}/{len(state.recent)}")
+    for name, label in (
+        ("critic/loss", "critic loss"),
+        ("critic/q", "Q"),
+        ("learner/updates_per_s", "updates/s"),
+    ):
+        if state.value(name) is not None:
+            parts.append(f"{label} {number(state.value(name))}")
+    if state.last_evaluation is not None:
+        parts.append(f"evaluated {100 * state.last_evaluation[0]:.0f} % at step {state.last_evaluation[1]}")
+    if state.eta_s is not None:
+        parts.append(f"ETA {duration(state.eta_s)}")
+    return "  ".join(parts)
+
+
+def screen(state: TrainingState, path: Path, elapsed_s: float) -> RenderableType:
+    """The whole screen, about 15 lines of 80 columns."""
+    head = Table.grid(expand=True)
+    head.add_column(no_wrap=True)
+    head.add_column(justify="right", no_wrap=True)
+    head.add_row(
+        Text(state.config.task, style="bold"),
+        Text(f"{state.phase}, {duration(elapsed_s)}", style="bold cyan"),
+    )
+    head.add_row(Text(str(path), style="dim", overflow="ellipsis"), "")
+    foot = Text("Ctrl-C stops and keeps everything.", style="dim")
+    return Padding(Group(head, Text(), _progress(state), Text(), _figures(state), Text(), foot), (1, 2, 0, 2))
+
+
+def _progress(state: TrainingState) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for _ in range(3):
+        table.add_column(no_wrap=True)
+    table.add_row(
+        Text("success", style="dim"), _success(state), Text.assemble((_sparkline(state.rates), "green"))
+    )
+    bar = ProgressBar(total=state.config.max_steps, completed=state.env_steps, width=SPARK_WIDTH)
+    count = f"{state.env_steps:,} of {state.config.max_steps:,}".replace(",", " ")
+    table.add_row(Text("env steps", style="dim"), Text(count), bar)
+    robot_time_s = state.value("actor/robot_time_s")
+    eta = "" if state.eta_s is None else f"{duration(state.eta_s)} to the end of the budget at most"
+    table.add_row(
+        Text("robot time", style="dim"),
+        Text("" if robot_time_s is None else duration(robot_time_s)),
+        Text(eta),
+    )
+    table.add_row(Text("evaluation", style="dim"), *_evaluation(state))
+    return table
+
+
+def _success(state: TrainingState) -> Text:
+    if state.recent:
+        rate = sum(state.recent) / len(state.recent)
+        return Text.assemble(
+            (f"{100 * rate:3.0f} %", "bold"), f"  {sum(state.recent)} of the last {len(state.recent)}"
+        )
+    value = state.value("episode/return")
+    return Text("no episode yet" if value is None else f"not told; last return {number(value)}")
+
+
+def _evaluation(state: TrainingState) -> tuple[Text, Text]:
+    settings = state.config.evaluation
+    if state.last_evaluation is None:
+        rule = f"from {100 * settings.attempt_at:.0f} % success on, deterministically"
+        return Text("none yet"), Text(rule, style="dim")
+    rate, at = state.last_evaluation
+    style = "bold green" if rate >= settings.pass_at else "bold"
+    return Text(f"{100 * rate:3.0f} % at step {at}", style=style), Text(
+        f"passes at {100 * settings.pass_at:.0f} %", style="dim"
+    )
+
+
+def _figures(state: TrainingState) -> Table:
+    columns = (
+        (
+            "learning",
+            ("critic loss", "critic/loss"),
+            ("Q", "critic/q"),
+            ("temperature", "actor/temperature"),
+        ),
+        (
+            "speed",
+            ("updates/s", "learner/updates_per_s"),
+            ("realised UTD", "learner/realised_utd"),
+            ("env steps/s", "learner/steps_per_s"),
+        ),
+        (
+            "learner lag",
+            ("updates owed", "learner/updates_owed"),
+            ("policy staleness", "actor/policy_staleness"),
+            ("unacknowledged", "actor/unacknowledged"),
+        ),
+    )
+    table = Table.grid(padding=(0, 4), expand=False)
+    for _ in columns:
+        table.add_column(no_wrap=True)
+    cells = []
+    for title, *rows in columns:
+        cell = Table.grid(padding=(0, 1))
+        cell.add_column(min_width=12)
+        cell.add_column(justify="right", min_width=7)
+        cell.add_row(Text(title, style="bold"), "")
+        for label, name in rows:
+            cell.add_row(Text(label, style="dim"), number(state.value(name)))
+        cells.append(cell)
+    table.add_row(*cells)
+    return table
+
+
+def _sparkline(rates: list[float]) -> str:
+    """Rates in [0, 1] as at most `SPARK_WIDTH` blocks, each the mean of its share."""
+    width = min(SPARK_WIDTH, len(rates))
+    edges = [len(rates) * column // max(width, 1) for column in range(width + 1)]
+    means = [statistics.fmean(rates[low:high]) for low, high in itertools.pairwise(edges)]
+    return "".join(SPARK[min(int(mean * len(SPARK)), len(SPARK) - 1)] for mean in means)
+
+
+def duration(seconds: float) -> str:
+    """For example 47 s, 3:05 min or 1:02:00 h."""
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}:{minutes:02d}:{rest:02d} h"
+    return f"{minutes}:{rest:02d} min" if minutes else f"{rest} s"
+
+
+def number(value: float | None) -> str:
+    """At most three figures that matter; a dash where there is none."""
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"

@@ -1,0 +1,113 @@
+"""The learner's disk thread: appends steps to the journal, and says what is durable."""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from serl_suite.data.journal import Journal
+from serl_suite.errors import SerlError
+from serl_suite.wire.messages import Step
+from serl_suite.wire.spaces import EnvSpec
+
+__all__ = ["JournalWriter", "step_bytes"]
+
+GATHER_S = 0.02
+"""Steps of so long a time are written and synced together."""
+MAX_CLOSED = 8
+"""Closed episodes become files while nothing waits to be written, or when there are more than so many."""
+
+logger = logging.getLogger(__name__)
+
+
+class _Entry(NamedTuple):
+    session_id: str
+    spec: EnvSpec
+    steps: list[Step]
+    """Empty: the session has ended."""
+
+
+def step_bytes(step: Step) -> int:
+    """Bytes that a step keeps in memory, about."""
+    return sum([array.nbytes for array in step.observation.values()]) + 512
+
+
+class JournalWriter:
+    """Owns the journal while it runs.
+
+    The thread looks at its queue every `GATHER_S` instead of being woken: a wake-up in the middle of a burst
+    costs the receiving threads more than the delay costs anybody.
+
+    Args:
+        on_durable: called from the disk thread after each sync with {session_id: last durable seq}.
+    """
+
+    def __init__(self, journal: Journal, on_durable: Callable[[dict[str, int]], None]) -> None:
+        self._journal, self._on_durable = journal, on_durable
+        self._queue: deque[_Entry] = deque()
+        self._put = self._put_bytes = 0
+        self._done = self._done_bytes = 0
+        self._closing = threading.Event()
+        self._progress = threading.Condition()
+        self.error: SerlError | OSError | None = None
+        """Why nothing is written any more; nothing after it is acknowledged."""
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+        self._thread.start()
+
+    @property
+    def queued_bytes(self) -> int:
+        return self._put_bytes - self._done_bytes
+
+    def put(self, session_id: str, spec: EnvSpec, steps: list[Step]) -> None:
+        """Takes the session's next steps; none of them means that the session has ended. For one thread."""
+        self._put_bytes += sum(map(step_bytes, steps))
+        self._queue.append(_Entry(session_id, spec, steps))
+        self._put += 1
+
+    def flush(self, timeout_s: float | None = None) -> bool:
+        """Waits until every step put so far is durable; False where it is not."""
+        goal = self._put
+        with self._progress:
+            self._progress.wait_for(lambda: self._done >= goal or self.error is not None, timeout_s)
+        return self._done >= goal
+
+    def close(self) -> None:
+        """Writes what is left and ends the thread; the journal itself stays open."""
+        self._closing.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while not self._closing.wait(GATHER_S):
+                self._write(time.monotonic() + GATHER_S)
+            self._write(0.0)
+        except (SerlError, OSError, ValueError) as e:
+            logger.error("the journal cannot go on: %s", e)
+            with self._progress:
+                self.error = e if isinstance(e, SerlError | OSError) else SerlError(f"journal: {e}")
+                self._progress.notify_all()
+
+    def _write(self, archive_until: float) -> None:
+        batch = []
+        while self._queue:
+            batch.append(self._queue.popleft())
+        durable = {}
+        for session_id, spec, steps in batch:
+            for step in steps:
+                self._journal.append(session_id, spec, step)
+                durable[session_id] = step.seq
+            if not steps:
+                self._journal.finish(session_id)
+        if batch:
+            self._journal.sync()
+            with self._progress:
+                self._done += len(batch)
+                self._done_bytes += sum(step_bytes(step) for entry in batch for step in entry.steps)
+                self._progress.notify_all()
+            self._on_durable(durable)
+        while self._journal.closed > MAX_CLOSED or (
+            self._journal.closed and not batch and not self._queue and time.monotonic() < archive_until
+        ):
+            self._journal.archive(1)

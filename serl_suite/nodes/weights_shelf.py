@@ -1,0 +1,54 @@
+"""What the learner has published, and what an actor that asks gets of it."""
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from serl_suite.wire.codec import Codec
+from serl_suite.wire.messages import Weights, WeightsRequest
+
+__all__ = ["WeightsShelf"]
+
+Arrays = dict[str, npt.NDArray[Any]]
+Frames = list[bytes | memoryview]
+
+KEPT_VERSIONS = 8
+"""For actors that want every version in turn."""
+
+
+class WeightsShelf:
+    """The last few versions. `publish` belongs to one thread, everything else to another."""
+
+    def __init__(self) -> None:
+        self._versions: deque[tuple[int, Arrays]] = deque(maxlen=KEPT_VERSIONS)
+        self._frames: dict[tuple[int, bool], Frames] = {}
+        self._codec = Codec()
+
+    @property
+    def newest(self) -> int:
+        """-1: nothing yet."""
+        return self._versions[-1][0] if self._versions else -1
+
+    def publish(self, version: int, arrays: Arrays) -> None:
+        """Raises: ValueError, unless versions grow."""
+        if version <= self.newest:
+            raise ValueError(f"version {version} was published after {self.newest}")
+        self._versions.append((version, arrays))
+
+    def answer(self, request: WeightsRequest) -> Frames | None:
+        """The newest version (`in_order`: the next one that is kept) as a message; None while there is none."""
+        newer = [item for item in list(self._versions) if item[0] > request.have_version]
+        if not newer:
+            return None
+        version, arrays = newer[0] if request.in_order else newer[-1]
+        frames = self._frames.get((version, request.half))
+        if frames is None:
+            if request.half:
+                arrays = {k: a.astype(np.float16) if a.dtype.kind == "f" else a for k, a in arrays.items()}
+            frames = self._codec.encode(Weights(version=version, arrays=arrays))
+            kept = {item[0] for item in list(self._versions)}
+            self._frames = {key: f for key, f in self._frames.items() if key[0] in kept}
+            self._frames[version, request.half] = frames
+        return frames

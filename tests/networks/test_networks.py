@@ -1,0 +1,134 @@
+"""Networks against torch's own building blocks."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Normal, TransformedDistribution
+from torch.distributions.transforms import TanhTransform
+
+from serl_suite.networks import EnsembleMLP, Normaliser, TanhGaussian
+from serl_suite.networks.fused import linear_norm_relu
+from serl_suite.networks.gaussian import log_density
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def layer_inputs(dtype, members=3, batch=5, inputs=4, outputs=7):
+    generator = seeded()
+    shapes = [(members, batch, inputs), (members, inputs, outputs), *[(members, 1, outputs)] * 3]
+    return [torch.randn(s, generator=generator, dtype=dtype).requires_grad_() for s in shapes]
+
+
+def test_the_fused_layer_has_the_gradients_of_its_function():
+    assert torch.autograd.gradcheck(linear_norm_relu, layer_inputs(torch.float64))
+
+
+def test_the_fused_layer_equals_linear_layernorm_relu():
+    x, weight, bias, gain, shift = (t.detach() for t in layer_inputs(torch.float32, batch=64, outputs=256))
+    ours = linear_norm_relu(x, weight, bias, gain, shift)
+    for m in range(len(x)):
+        linear, norm = nn.Linear(x.shape[2], 256), nn.LayerNorm(256)
+        linear.load_state_dict({"weight": weight[m].T, "bias": bias[m, 0]})
+        norm.load_state_dict({"weight": gain[m, 0], "bias": shift[m, 0]})
+        torch.testing.assert_close(ours[m], torch.relu(norm(linear(x[m]))), rtol=1e-5, atol=2e-6)
+
+
+def test_a_diverged_network_shows_it():
+    """The compiled loop must not swallow what the non-finite guards of the learner look for."""
+    x, weight, bias, gain, shift = (t.detach() for t in layer_inputs(torch.float32))
+    x[0, 0, 0] = torch.nan
+    assert linear_norm_relu(x, weight, bias, gain, shift)[0, 0].isnan().all()
+
+
+@pytest.mark.parametrize("layer_norm", [True, False])
+def test_each_member_of_an_ensemble_is_a_network_of_its_own(layer_norm):
+    ensemble = EnsembleMLP(4, 6, (16, 8), 1, generator=seeded(), layer_norm=layer_norm)
+    x = torch.randn(32, 6, generator=seeded(1))
+    q = ensemble(x)
+    assert q.shape == (4, 32, 1)
+    for m in range(4):
+        assert torch.allclose(ensemble(x, torch.tensor([m])), q[m : m + 1], atol=1e-6)
+        if m:
+            assert not torch.allclose(q[m], q[0], atol=1e-2), "members start apart"
+    assert torch.allclose(ensemble(x, torch.tensor([2, 0])), q[[2, 0]], atol=1e-6)
+    q[1].sum().backward()
+    for parameter in ensemble.parameters():
+        assert parameter.grad[1].abs().sum() > 0 or parameter.grad[1].numel() == 1
+        assert parameter.grad[[0, 2, 3]].abs().sum() == 0, "no member sees another's gradient"
+
+
+def test_a_frozen_ensemble_passes_the_gradient_of_its_input_only():
+    ensemble = EnsembleMLP(2, 6, (16, 16), 1, generator=seeded())
+    x = torch.randn(8, 6, generator=seeded(1), requires_grad=True)
+    (expected,) = torch.autograd.grad(ensemble(x).sum(), x)
+    ensemble.frozen(x).sum().backward()
+    torch.testing.assert_close(x.grad, expected)
+    assert all(parameter.grad is None for parameter in ensemble.parameters())
+
+
+def test_the_log_density_is_that_of_a_squashed_normal():
+    """Against torch.distributions in double precision, and finite where tanh has saturated."""
+    generator = seeded()
+    mean, log_std, noise = torch.randn(3, 512, 4, generator=generator, dtype=torch.float64)
+    raw = mean + log_std.exp() * noise
+    squashed = TransformedDistribution(Normal(mean, log_std.exp()), TanhTransform(cache_size=1))
+    sensible = raw.abs().amax(1) < 8.0
+    expected = squashed.log_prob(torch.tanh(raw)).sum(1)
+    torch.testing.assert_close(
+        log_density(raw, log_std, noise)[sensible], expected[sensible], rtol=1e-6, atol=1e-5
+    )
+    far = torch.full((1, 4), 60.0)
+    assert log_density(far, torch.zeros(1, 4), torch.zeros(1, 4)).isfinite().all()
+
+
+def test_a_draw_has_the_density_it_reports():
+    """The mean of 1 / p over draws is the volume of the action space, 2^d."""
+    policy = TanhGaussian(3, 2, (16,), generator=seeded(), layer_norm=True)
+    state = torch.zeros(200_000, 3)
+    draw = policy.draw(state, seeded(1))
+    action, log_p = torch.tanh(draw[0]), log_density(*draw)
+    assert (action.abs() <= 1.0).all()
+    assert (-log_p).exp().mean().item() == pytest.approx(4.0, rel=0.05)
+
+
+def test_the_mode_is_deterministic_and_a_draw_follows_its_generator():
+    policy, state = TanhGaussian(3, 2, (16,), generator=seeded(), layer_norm=True), torch.ones(1, 3)
+    assert torch.equal(policy.act(state, None), policy.act(state, None))
+    assert torch.equal(policy.act(state, seeded(5)), policy.act(state, seeded(5)))
+    assert not torch.equal(policy.act(state, seeded(5)), policy.act(state, seeded(6)))
+
+
+def test_the_normaliser_centres_scales_and_bounds():
+    rng, normaliser = np.random.default_rng(0), Normaliser(3)
+    states = rng.normal([5.0, -2.0, 1.0], [100.0, 0.1, 0.0], (1000, 3)).astype(np.float32)
+    normaliser.fit(states)
+    normalised = normaliser(torch.from_numpy(states)).numpy()
+    assert np.allclose(normalised[:, :2].mean(0), 0.0, atol=1e-3)
+    assert np.allclose(normalised[:, :2].std(0), 1.0, atol=1e-2)
+    assert np.allclose(normalised[:, 2], 0.0), "what never moved does not blow up"
+    assert normaliser(torch.tensor([[1e9, -1e9, 1.01]])).tolist() == [
+        [10.0, -10.0, pytest.approx(1.0, abs=1e-2)]
+    ]
+
+
+def test_tuning_the_host_keeps_float32():
+    """In a process of its own, for it sets what is global: one thread, and products as exact as before."""
+    script = """
+import torch
+from serl_suite.networks.host import tune_host
+tune_host()
+a, b = torch.randn(2, 2, 256, 256, generator=torch.Generator().manual_seed(1))
+error = (torch.bmm(a, b).double() - a.double() @ b.double()).abs().max().item()
+print(torch.get_num_threads(), error)
+"""
+    out = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert int(out[0]) == 1
+    assert float(out[1]) < 2e-4
