@@ -10,7 +10,7 @@ __all__ = ["Row", "print_table", "write_json"]
 
 
 class Row(NamedTuple):
-    """One measured claim: `measured` and `baseline` carry their unit in the text, `passed` is None where no target is set."""
+    """One measured claim; figures carry their unit in the text, `passed` is None where no target is set."""
 
     what: str
     measured: str

@@ -34,11 +34,11 @@ Loss = tuple[Tensor, dict[str, Tensor]]
 class RLPDConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of RLPD. The defaults are for sparse rewards, a state observation and two CPU cores."""
 
-    num_critics: int = 2
+    num_critics: int = 10
     """Members of the critic ensemble."""
     critic_subset: int = 2
     """Members whose minimum makes the target, drawn without replacement for every update."""
-    hidden: tuple[int, ...] = (256, 256)
+    hidden: tuple[int, ...] = (128, 128)
     """Widths of the hidden layers of every network."""
     layer_norm: bool = True
     """LayerNorm after every hidden layer."""
@@ -46,7 +46,7 @@ class RLPDConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """gamma, per control step."""
     tau: float = 0.005
     """Share of the critics that enters their targets at every update."""
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
     """Of Adam, for all networks and the temperature."""
     batch_size: int = 256
     """Transitions per update."""
@@ -56,7 +56,7 @@ class RLPDConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Critic updates per environment step."""
     actor_period: int = 4
     """Critic updates per update of actor and temperature."""
-    initial_temperature: float = 0.1
+    initial_temperature: float = 0.01
     """alpha at the start."""
     target_entropy: float | None = None
     """Entropy that the temperature aims at; None is minus half the action dimension."""

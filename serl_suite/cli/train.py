@@ -1,5 +1,6 @@
 """`serl train`: one command from nothing to a judged policy."""
 
+import shutil
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,7 @@ from serl_suite.cli.stopping import stop_on_signals
 if TYPE_CHECKING:
     from threading import Event
 
+    from serl_suite.nodes.environment import Environment
     from serl_suite.nodes.run_folder import RunFolder
 
 __all__ = ["run"]
@@ -67,6 +69,8 @@ def _prepare_demonstrations(folder: "RunFolder", stop: "Event") -> None:
 
 def _record(folder: "RunFolder", environment: "Environment", stop: "Event") -> None:
     """Records into a folder of another name, so that a Ctrl-C leaves all demonstrations or none."""
+    from serl_suite.cli.demo_record import record_with_progress
+
     config, recording = folder.config, folder.path / "demos.recording"
     shutil.rmtree(recording, ignore_errors=True)
     recording.mkdir()

@@ -5,10 +5,11 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import layer_norm
 
-from serl_suite.networks.fused import linear_norm_relu
+from serl_suite.networks.fused import EPS, fused_mlp
 
-__all__ = ["EnsembleMLP"]
+__all__ = ["EnsembleMLP", "plain_mlp"]
 
 
 class EnsembleMLP(nn.Module):
@@ -55,22 +56,36 @@ class EnsembleMLP(nn.Module):
         Returns: Shape: (members or k, batch, output_dim)
         """
         if members is None:
-            return _mlp(self._layers, x)
-        return _mlp([[p.index_select(0, members) for p in layer] for layer in self._layers], x)
+            return _mlp(x, self._layers)
+        return _mlp(x, [[p.index_select(0, members) for p in layer] for layer in self._layers])
 
     def frozen(self, x: Tensor) -> Tensor:
         """As `forward`, with the parameters held constant: only the input receives a gradient."""
-        return _mlp([[p.detach() for p in layer] for layer in self._layers], x)
+        return _mlp(x, [[p.detach() for p in layer] for layer in self._layers])
 
 
-def _mlp(layers: list[list[Tensor]], x: Tensor) -> Tensor:
-    """Applies (weight, bias[, gain, shift]) of each layer. Shape: (batch, input) -> (members, batch, output)"""
+def _mlp(x: Tensor, layers: list[list[Tensor]]) -> Tensor:
+    on_host = x.device.type == "cpu" and len(layers[0]) == 4
+    return fused_mlp(x, layers) if on_host else plain_mlp(x, layers)
+
+
+def plain_mlp(x: Tensor, layers: list[list[Tensor]]) -> Tensor:
+    """What `fused_mlp` computes, in torch's operations; for devices, and for networks without LayerNorm.
+
+    Args:
+        x: Shape: (batch, inputs)
+        layers: As `fused_mlp` takes them, gain and shift left out where there is no LayerNorm.
+
+    Returns: Shape: (members, batch, outputs)
+    """
     y = x.expand(len(layers[0][0]), *x.shape)
     for weight, bias, *norm in layers[:-1]:
-        y = linear_norm_relu(y, weight, bias, *norm) if norm else torch.relu(torch.baddbmm(bias, y, weight))
+        y = torch.baddbmm(bias, y, weight)
+        if norm:
+            gain, shift = norm
+            y = torch.addcmul(shift, layer_norm(y, y.shape[-1:], eps=EPS), gain)
+        y = torch.relu(y)
     weight, bias = layers[-1]
-    if weight.shape[-1] == 1:  # a product with one column costs less as a sum, and so do its gradients
-        return (y * weight.transpose(1, 2)).sum(-1, keepdim=True) + bias
     return torch.baddbmm(bias, y, weight)
 
 

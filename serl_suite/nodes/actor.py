@@ -151,7 +151,17 @@ class Actor:
             unit = self._policy.act(observation, explore=True)
         return self._environment.scale.to_env(unit)
 
-    def _put(self, index: int, observation: Observation, **fields: object) -> None:
+    def _put(
+        self,
+        index: int,
+        observation: Observation,
+        *,
+        action: npt.NDArray[np.float32] | None = None,
+        reward: float = 0.0,
+        terminated: bool = False,
+        truncated: bool = False,
+        success: bool | None = None,
+    ) -> None:
         step = Step(
             seq=self._seq,
             episode=self._episode,
@@ -159,7 +169,11 @@ class Actor:
             observation=observation,
             policy_version=self._version,
             time_s=index / self._environment.spec.rate_hz,
-            **fields,
+            action=action,
+            reward=reward,
+            terminated=terminated,
+            truncated=truncated,
+            success=success,
         )
         self._client.put(step)
         self._seq += 1

@@ -50,16 +50,18 @@ class EvaluationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     window: int = 20
     """Training episodes in the rolling success rate."""
-    attempt_at: float = 0.85
+    attempt_at: float = 0.9
     """Rolling success rate from which the deterministic policy is evaluated."""
-    attempt_every: int = 150
+    attempt_every: int = 200
     """Env steps at least between two such evaluations."""
-    attempt_episodes: int = 40
+    attempt_episodes: int = 100
     """Episodes of such an evaluation."""
+    attempt_pass_at: float = 0.98
+    """Success rate that ends training; above `pass_at`, since the last evaluation draws its episodes anew."""
     pass_at: float = 0.95
-    """Success rate that passes, of the last `episodes` too."""
+    """Success rate of the last evaluation that counts as passed."""
     episodes: int = 100
-    """Fresh episodes evaluated when training has ended."""
+    """Fresh episodes of the last evaluation."""
 
 
 class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -88,7 +88,7 @@ class Environment:
         make = getattr(self.env.unwrapped, "make_expert", None)
         if make is None:
             raise EnvironmentFailure(
-                f"{self.spec.task} has no scripted expert; give demonstrations by --demos FILE, or train without: --demos none"
+                f"{self.spec.task} has no scripted expert; give demonstrations (--demos FILE) or --demos none"
             )
         return make(noise=noise, seed=seed)
 

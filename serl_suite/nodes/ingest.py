@@ -1,7 +1,8 @@
 """The learner's end of the wire: hands received steps out at once, acknowledges them once they are durable.
 
-Three threads: the caller's (`drain`, `publish`, ...), the router's (no other touches the socket), the disk's
-(journal_writer.py). Nothing that a peer sends can stop it: what is wrong is counted, logged and dropped.
+Three threads: the caller's (`drain`, `publish`, ...); the router's, which is at the socket unless the caller is in
+`wait`; the disk's (journal_writer.py). Nothing that a peer sends can stop it: what is wrong is counted, logged and
+dropped.
 """
 
 import contextlib
@@ -47,6 +48,8 @@ LIVE_S = 5.0
 """A session that was not heard for so long counts as away."""
 BACKLOG_BYTES = 512 * 1024 * 1024
 """Steps in memory that were not drained or not written; above it, steps are dropped and sent again later."""
+LEAD_S = 0.005
+"""How long after the caller's `wait` the router's thread takes the socket back."""
 FAREWELL_MS = 500
 LOG_PERIOD_S = 1.0
 MONITORED = (
@@ -127,7 +130,11 @@ class Ingest:
         self._spec: EnvSpec | None = None
         self._spec_known = threading.Event()
         self._ready: deque[tuple[str, Step]] = deque()
-        self._arrived = threading.Event()
+        self._serving = threading.Lock()
+        """Held by the thread that is at the socket: the router's, or the caller's while it waits."""
+        self._led = False
+        self._led_at = -np.inf
+        self._poller = select.poll()
         self._bytes_in = self._bytes_out = 0
         self._evaluations: deque[Evaluation] = deque(maxlen=1000)
         self._shelf = WeightsShelf()
@@ -141,6 +148,8 @@ class Ingest:
         self._closing = False
         self._logged_at = -np.inf
         self._waker = Waker()
+        for descriptor in (self._socket.FD, self._waker.fd, self._monitor.FD):
+            self._poller.register(descriptor, select.POLLIN)
         self._writer = JournalWriter(journal, self._on_durable)
         self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
         self._thread.start()
@@ -162,7 +171,6 @@ class Ingest:
         Raises: DiskFull or OSError, where the journal cannot go on.
         """
         self._raise_disk_error()
-        self._arrived.clear()
         steps = []
         with contextlib.suppress(IndexError):
             while True:
@@ -173,10 +181,26 @@ class Ingest:
     def wait(self, timeout_s: float | None = None) -> bool:
         """Waits until `drain` or `take_evaluations` has something to give; False after `timeout_s`.
 
+        Serves the socket itself meanwhile: a step then reaches the caller without a change of threads.
+
         Raises: DiskFull or OSError, where the journal cannot go on.
         """
-        self._arrived.wait(timeout_s)
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        if not self._has_something():
+            self._led = True
+            self._waker.wake()
+            with self._serving:
+                while not self._has_something() and self._writer.error is None:
+                    left = POLL_MS if deadline is None else 1000 * (deadline - time.monotonic())
+                    if left <= 0:
+                        break
+                    self._serve(min(left, POLL_MS))
+                self._led_at = time.monotonic()
+                self._led = False
         self._raise_disk_error()
+        return self._has_something()
+
+    def _has_something(self) -> bool:
         return bool(self._ready or self._evaluations)
 
     def publish(self, version: int, arrays: Arrays) -> None:
@@ -244,28 +268,28 @@ class Ingest:
         self._waker.wake()
 
     def _run(self) -> None:
-        poller = select.poll()
-        for descriptor in (self._socket.FD, self._waker.fd, self._monitor.FD):
-            poller.register(descriptor, select.POLLIN)
-        more = False
         while not self._closing:
-            if not more and any(fd == self._waker.fd for fd, _ in poller.poll(POLL_MS)):
-                self._waker.clear()
-            self._receive()
-            self._watch()
-            self._send_due()
-            more = bool(int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN)  # sending may take the descriptor's signal
-            if self._writer.error is not None:
-                self._arrived.set()
+            if self._led or time.monotonic() - self._led_at < LEAD_S:
+                time.sleep(LEAD_S)
+                continue
+            with self._serving:
+                self._serve(POLL_MS)
         self._writer.close()
         self._send_due()
 
+    def _serve(self, timeout_ms: float) -> None:
+        """One round at the socket, for whichever thread holds `_serving`."""
+        self._send_due()
+        if not int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:  # sending takes the descriptor's signal
+            self._poller.poll(timeout_ms)
+            self._waker.clear()
+        self._receive()
+
     def _receive(self) -> None:
         for _ in range(BURST):
-            try:
-                identity, *parts = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
-            except zmq.Again:
+            if not int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
                 return
+            identity, *parts = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
             frames = [part.buffer for part in parts]
             if sum(map(len, frames)) > self._max_message_bytes:
                 self._drop("oversized", f"a message of more than {self._max_message_bytes} bytes")
@@ -277,14 +301,6 @@ class Ingest:
 
     def _handle(self, identity: bytes, message: messages.Message) -> None:
         match message:
-            case messages.Hello():
-                self._hello(identity, message)
-            case messages.WeightsRequest():
-                if any(s.identity == identity for s in self._sessions.values()):
-                    self._parked[identity] = message
-                    self._answer_parked()
-                else:
-                    self._drop("strangers", "a request for weights before any hello")
             case messages.Steps() | messages.Ping() | messages.Evaluation() | messages.Bye():
                 session = self._sessions.get(message.session_id)
                 if session is None or session.identity != identity:
@@ -294,6 +310,14 @@ class Ingest:
                     return
                 session.heard_at = time.monotonic()
                 self._handle_session(session, message)
+            case messages.WeightsRequest():
+                if any(s.identity == identity for s in self._sessions.values()):
+                    self._parked[identity] = message
+                    self._answer_parked()
+                else:
+                    self._drop("strangers", "a request for weights before any hello")
+            case messages.Hello():
+                self._hello(identity, message)
             case _:
                 self._drop("malformed", f"{type(message).__name__} is not for a learner")
 
@@ -309,8 +333,7 @@ class Ingest:
                 if message.number >= session.evaluations:
                     session.evaluations = message.number + 1
                     self._evaluations.append(message)
-                    self._arrived.set()
-                self._acknowledge(session)
+                    self._acknowledge(session)
             case messages.Bye():
                 self._writer.put(session.hello.session_id, session.hello.spec, [])
                 self._positions.pop(session.hello.session_id, None)
@@ -391,10 +414,8 @@ class Ingest:
         finally:
             if taken:
                 session_id = session.hello.session_id
-                self._bytes_in += sum(map(step_bytes, taken))
-                self._writer.put(session_id, session.hello.spec, taken)
+                self._bytes_in += self._writer.put(session_id, session.hello.spec, taken)
                 self._ready.extend([(session_id, step) for step in taken])
-                self._arrived.set()
 
     def _is_due(self, session: _Session, step: Step) -> bool:
         if step.seq < session.expected:
@@ -419,6 +440,7 @@ class Ingest:
             self._send(session.identity, again)
 
     def _send_due(self) -> None:
+        self._watch()
         if self._published:
             self._published = False
             self._answer_parked()

@@ -14,8 +14,10 @@ from serl_suite.wire.spaces import EnvSpec
 
 __all__ = ["JournalWriter", "step_bytes"]
 
-GATHER_S = 0.02
-"""Steps of so long a time are written and synced together."""
+TICK_S = 0.01
+"""How often the thread looks; it writes once nothing has come for a tick."""
+MAX_TICKS = 5
+"""Steps wait no longer than this to be written and synced together."""
 MAX_CLOSED = 8
 """Closed episodes become files while nothing waits to be written, or when there are more than so many."""
 
@@ -37,8 +39,8 @@ def step_bytes(step: Step) -> int:
 class JournalWriter:
     """Owns the journal while it runs.
 
-    The thread looks at its queue every `GATHER_S` instead of being woken: a wake-up in the middle of a burst
-    costs the receiving threads more than the delay costs anybody.
+    The thread looks at its queue every `TICK_S` instead of being woken, and lets a burst pass: writing in the
+    middle of one would cost the receiving threads more than the delay costs anybody.
 
     Args:
         on_durable: called from the disk thread after each sync with {session_id: last durable seq}.
@@ -60,11 +62,13 @@ class JournalWriter:
     def queued_bytes(self) -> int:
         return self._put_bytes - self._done_bytes
 
-    def put(self, session_id: str, spec: EnvSpec, steps: list[Step]) -> None:
-        """Takes the session's next steps; none of them means that the session has ended. For one thread."""
-        self._put_bytes += sum(map(step_bytes, steps))
+    def put(self, session_id: str, spec: EnvSpec, steps: list[Step]) -> int:
+        """Takes the session's next steps (none: the session has ended) and returns their bytes. For one thread."""
+        size = sum(map(step_bytes, steps))
+        self._put_bytes += size
         self._queue.append(_Entry(session_id, spec, steps))
         self._put += 1
+        return size
 
     def flush(self, timeout_s: float | None = None) -> bool:
         """Waits until every step put so far is durable; False where it is not."""
@@ -80,8 +84,12 @@ class JournalWriter:
 
     def _run(self) -> None:
         try:
-            while not self._closing.wait(GATHER_S):
-                self._write(time.monotonic() + GATHER_S)
+            waited = put = 0
+            while not self._closing.wait(TICK_S):
+                waited, quiet, put = waited + 1, self._put == put, self._put
+                if quiet or waited >= MAX_TICKS:
+                    waited = 0
+                    self._write(time.monotonic() + TICK_S)
             self._write(0.0)
         except (SerlError, OSError, ValueError) as e:
             logger.error("the journal cannot go on: %s", e)

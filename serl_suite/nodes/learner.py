@@ -18,6 +18,7 @@ from serl_suite.agents.registry import describe, make_agent
 from serl_suite.data.episodes import read_dataset
 from serl_suite.data.journal import Journal
 from serl_suite.data.replay import Replay, mixed_sample
+from serl_suite.networks.host import tune_host
 from serl_suite.nodes.ingest import Ingest
 from serl_suite.nodes.metrics import MetricsWriter
 from serl_suite.nodes.run_folder import RunFolder
@@ -41,6 +42,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     env_steps: int
     updates: int
     policy_version: int
+    training_s: float
+    """Wall-clock of training, over all starts of the run."""
 
 
 class _Counters(msgspec.Struct):
@@ -53,6 +56,7 @@ class _Counters(msgspec.Struct):
     frames: int = 0
     """Steps taken from the journal or the actors so far, resets included; recovery replays exactly these first."""
     forgiven: float = 0.0
+    training_s: float = 0.0
 
 
 class Learner:
@@ -71,7 +75,7 @@ class Learner:
         self.config = run.config
         self.counters = _Counters()
         self.outcome: Outcome | None = None
-        torch.set_num_threads(self.config.learner.threads)
+        tune_host(self.config.learner.threads)
         self._lockstep = self.config.actor.pace == "lockstep"
         self._demo_episodes = read_dataset(run.demos) if any(run.demos.iterdir()) else []
         self._spec: EnvSpec | None = self._demo_episodes[0].spec if self._demo_episodes else None
@@ -83,6 +87,7 @@ class Learner:
         self._published_at = 0
         self._checkpointed_at = 0
         self._log = _Log()
+        self._clock_s = time.monotonic()
         self._journal = Journal(run.path)
         self._queue(self._journal.recover())
         settings = self.config.learner
@@ -109,6 +114,7 @@ class Learner:
                     self._ingest.wait(0.05)
                 if self._spec is not None:
                     self._prepare(self._spec)
+                self._clock_s = time.monotonic()
                 while not stop.is_set() and self.outcome is None:
                     self._train_once()
                     self._log_when_due(metrics)
@@ -275,7 +281,7 @@ class Learner:
                 100 * rate,
                 len(evaluation.episodes),
             )
-            if rate >= self.config.evaluation.pass_at:
+            if rate >= self.config.evaluation.attempt_pass_at:
                 self._save_policy(evaluation.arrays, evaluation.version)
                 return self._finish(f"policy {evaluation.version} passed its evaluation", evaluation.version)
         if self.counters.env_steps >= self.config.max_steps and self.counters.owed < 1.0:
@@ -288,7 +294,11 @@ class Learner:
             env_steps=self.counters.env_steps,
             updates=self.counters.updates,
             policy_version=self.counters.version if passed_version is None else passed_version,
+            training_s=self._training_s(),
         )
+
+    def _training_s(self) -> float:
+        return self.counters.training_s + time.monotonic() - self._clock_s
 
     def _log_when_due(self, metrics: MetricsWriter) -> None:
         """Once a second of wall-clock: what the live view and the curves show."""
@@ -297,11 +307,13 @@ class Learner:
         if elapsed < LOG_PERIOD_S:
             return
         counters, log_ = self.counters, self._log
+        counters.training_s, self._clock_s = self._training_s(), now
         trained_steps = counters.env_steps - self.config.learner.warmup_steps
         record: dict[str, float | int | bool | None] = {
             name: float(value) for name, value in log_.losses.items()
         }
         record |= {
+            "learner/training_s": counters.training_s,
             "learner/updates": counters.updates,
             "learner/updates_per_s": (counters.updates - log_.updates) / elapsed,
             "learner/steps_per_s": (counters.env_steps - log_.env_steps) / elapsed,
@@ -311,7 +323,9 @@ class Learner:
             "learner/policy_version": counters.version,
             "replay/online": len(self._online),
             "replay/demos": len(self._demos),
-            "wire/dropped": sum(self._ingest.counters.values()),
+            "wire/dropped": sum(
+                self._ingest.counters[name] for name in ("malformed", "oversized", "refused", "gaps")
+            ),
         }
         metrics.write(counters.env_steps, record)
         log_.time_s, log_.updates, log_.env_steps = now, counters.updates, counters.env_steps

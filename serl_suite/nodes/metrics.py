@@ -19,16 +19,17 @@ class MetricsWriter:
     """
 
     def __init__(self, folder: Path, node: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         self._lines = (folder / f"{node}.jsonl").open("ab")
         self._tensorboard = SummaryWriter(str(folder / "tensorboard" / node))
 
     def write(self, env_steps: int, record: Mapping[str, float | int | bool | None]) -> None:
-        """Writes one record, with `env_steps` as its abscissa."""
-        self._lines.write(msgspec.json.encode({"env_steps": env_steps, **record}) + b"\n")
+        """Writes one record, with `env_steps` as its abscissa; what is None is left out, True is 1."""
+        numbers = {name: float(value) for name, value in record.items() if value is not None}
+        self._lines.write(msgspec.json.encode({"env_steps": env_steps, **numbers}) + b"\n")
         self._lines.flush()
-        for name, value in record.items():
-            if value is not None:
-                self._tensorboard.add_scalar(name, value, env_steps)
+        for name, value in numbers.items():
+            self._tensorboard.add_scalar(name, value, env_steps)
 
     def __enter__(self) -> "MetricsWriter":
         return self
@@ -47,7 +48,7 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     records = []
     for line in path.read_bytes().splitlines():
         try:
-            records.append(msgspec.json.decode(line, type=dict[str, float | None]))
+            records.append(msgspec.json.decode(line, type=dict[str, float]))
         except msgspec.DecodeError:
             continue
     return records

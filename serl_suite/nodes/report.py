@@ -171,7 +171,10 @@ def _missing(results: RunResults) -> str:
     if not results.learner:
         notes.append("The learner has logged nothing yet; its log is <code>logs/learner.log</code>.")
     if not results.episodes:
-        notes.append("No training episode has ended yet; the actor's log is <code>logs/actor.log</code>.")
+        notes.append(
+            "No training episode is logged: none has ended yet (see <code>logs/actor.log</code>), or the actor ran on "
+            "another machine; copy its <code>actor.jsonl</code> into <code>metrics/</code> then."
+        )
     if results.evaluation is None:
         notes.append(f"There is no evaluation. Measure the policy: <code>serl eval {run}</code>")
     elif not (results.folder.path / "evaluation.mp4").exists():

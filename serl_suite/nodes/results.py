@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 
 from serl_suite.nodes.evaluation import EvaluationResult, read_result
-from serl_suite.nodes.learner import LOG_PERIOD_S, Outcome
+from serl_suite.nodes.learner import Outcome
 from serl_suite.nodes.metrics import read_metrics
 from serl_suite.nodes.run_folder import RunFolder, RunFolderError
 
@@ -51,7 +51,7 @@ class RunResults:
         return [
             EpisodeRecord(
                 env_steps=int(record["env_steps"]),
-                success=None if record.get("episode/success") is None else bool(record["episode/success"]),
+                success=bool(record["episode/success"]) if "episode/success" in record else None,
                 episode_return=record["episode/return"],
             )
             for record in self.actor
@@ -85,14 +85,18 @@ class RunResults:
 
     @property
     def robot_time_s(self) -> float | None:
-        """Time that the robot moved while training; None before the first episode."""
+        """Time that the robot moved while training; None where neither actor nor evaluation has told."""
         times = [record["actor/robot_time_s"] for record in self.actor if "actor/robot_time_s" in record]
+        if not times and self.evaluation is not None:
+            return self.env_steps / self.evaluation.rate_hz
         return max(times, default=None)
 
     @property
     def training_time_s(self) -> float:
-        """Wall-clock of training, pauses before a resume left out: the learner logs once per `LOG_PERIOD_S`."""
-        return LOG_PERIOD_S * len(self.learner)
+        """Wall-clock of training, pauses before a resume left out."""
+        if self.outcome is not None:
+            return self.outcome.training_s
+        return max((record["learner/training_s"] for record in self.learner), default=0.0)
 
     @property
     def passed(self) -> bool | None:

@@ -102,6 +102,10 @@ class RunFolder:
             ) from error
         return cls(path)
 
+    @property
+    def has_demonstrations(self) -> bool:
+        return any(self.demos.iterdir())
+
     def announce(self, address: str) -> None:
         """Tells the actors of this machine where the learner listens."""
         temporary = self.address.with_suffix(".new")

@@ -151,8 +151,8 @@ class Codec:
     def _encode_array(self, array: object) -> list[object]:
         if not isinstance(array, np.ndarray):
             raise NotImplementedError(f"{type(array).__name__} does not go over the wire")
-        dtype, shape = array.dtype.name, array.shape
-        if dtype not in DTYPES or not array.dtype.isnative:
+        dtype, shape = _NAMES.get(array.dtype), array.shape
+        if dtype is None:
             raise WireError(
                 f"arrays of dtype {array.dtype} do not go over the wire; use one of {sorted(DTYPES)}"
             )
@@ -167,30 +167,35 @@ class Codec:
     def _decode_array(self, kind: object, value: object) -> object:
         if kind is object:
             return value
-        match value:
-            case [str(dtype), [*shape], int(encoding), (bytes() | None) as data] if dtype in DTYPES:
-                pass
-            case _:
-                raise WireError("an array is described by something else than [dtype, shape, encoding, data]")
-        sizes = [n for n in shape if type(n) is int and 0 <= n < 2**31]
-        if len(shape) > MAX_DIMENSIONS or len(sizes) != len(shape):
-            raise WireError("an array's shape is out of bounds")
+        if type(value) is not list or len(value) != 4:
+            raise WireError("an array is described by something else than [dtype, shape, encoding, data]")
+        dtype, shape, encoding, data = value
+        if type(dtype) is not str or dtype not in DTYPES or type(encoding) is not int:
+            raise WireError("an array's dtype or encoding is none that goes over the wire")
+        if type(shape) is not list or len(shape) > MAX_DIMENSIONS:
+            raise WireError("an array's shape is none")
+        for n in shape:
+            if type(n) is not int or not 0 <= n < 2**31:
+                raise WireError("an array's shape is out of bounds")
         buffer: Buffer
-        if data is not None:
+        if type(data) is bytes:
             buffer = data
+        elif data is not None:
+            raise WireError("an array's data are no bytes")
         elif self._taken < len(self._in):
             buffer = self._in[self._taken]
             self._taken += 1
         else:
             raise WireError("the header describes more buffers than came with it")
         if encoding == JPEG:
-            return _decode_jpeg(buffer, dtype, sizes)
+            return _decode_jpeg(buffer, dtype, shape)
         if encoding != RAW:
             raise WireError(f"unknown array encoding {encoding}")
-        return _raw_array(buffer, dtype, sizes)
+        return _raw_array(buffer, dtype, shape)
 
 
 _NUMPY_DTYPES = {name: np.dtype(name) for name in DTYPES}
+_NAMES = {dtype: name for name, dtype in _NUMPY_DTYPES.items()}
 
 
 def _raw_array(buffer: Buffer, name: str, shape: list[int]) -> npt.NDArray[Any]:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from torch.distributions import Normal, TransformedDistribution
 from torch.distributions.transforms import TanhTransform
 
 from serl_suite.networks import EnsembleMLP, Normaliser, TanhGaussian
-from serl_suite.networks.fused import linear_norm_relu
+from serl_suite.networks.ensemble import plain_mlp
+from serl_suite.networks.fused import fused_mlp
 from serl_suite.networks.gaussian import log_density
 
 
@@ -19,31 +21,57 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def layer_inputs(dtype, members=3, batch=5, inputs=4, outputs=7):
+def network(dtype, members=3, widths=(4, 7, 6, 1), batch=5):
+    """An input and the parameters of each layer, all random."""
     generator = seeded()
-    shapes = [(members, batch, inputs), (members, inputs, outputs), *[(members, 1, outputs)] * 3]
-    return [torch.randn(s, generator=generator, dtype=dtype).requires_grad_() for s in shapes]
+
+    def random(*shape):
+        return torch.randn(shape, generator=generator, dtype=dtype).requires_grad_()
+
+    layers = [
+        [random(members, i, o), *[random(members, 1, o) for _ in range(3)]] for i, o in pairwise(widths)
+    ]
+    layers[-1] = layers[-1][:2]
+    return random(batch, widths[0]), layers
 
 
-def test_the_fused_layer_has_the_gradients_of_its_function():
-    assert torch.autograd.gradcheck(linear_norm_relu, layer_inputs(torch.float64))
+@pytest.mark.parametrize("widths", [(4, 7, 6, 1), (3, 5, 2)])
+def test_the_fused_network_has_the_gradients_of_its_function(widths):
+    x, layers = network(torch.float64, widths=widths)
+    flat = [parameter for layer in layers for parameter in layer]
+
+    def function(x, *flat):
+        parameters = iter(flat)
+        return fused_mlp(x, [[next(parameters) for _ in layer] for layer in layers])
+
+    assert torch.autograd.gradcheck(function, [x, *flat])
+    assert torch.autograd.gradcheck(lambda x: function(x, *[p.detach() for p in flat]), [x])
 
 
-def test_the_fused_layer_equals_linear_layernorm_relu():
-    x, weight, bias, gain, shift = (t.detach() for t in layer_inputs(torch.float32, batch=64, outputs=256))
-    ours = linear_norm_relu(x, weight, bias, gain, shift)
-    for m in range(len(x)):
-        linear, norm = nn.Linear(x.shape[2], 256), nn.LayerNorm(256)
-        linear.load_state_dict({"weight": weight[m].T, "bias": bias[m, 0]})
-        norm.load_state_dict({"weight": gain[m, 0], "bias": shift[m, 0]})
-        torch.testing.assert_close(ours[m], torch.relu(norm(linear(x[m]))), rtol=1e-5, atol=2e-6)
+@pytest.mark.parametrize("mlp", [fused_mlp, plain_mlp])
+def test_a_network_is_made_of_linear_layernorm_relu(mlp):
+    """The host's and the devices' path, against torch's modules."""
+    x, layers = network(torch.float32, widths=(8, 256, 128, 3), batch=64)
+    ours = mlp(x, layers)
+    for m in range(3):
+        modules = []
+        for weight, bias, *norm in layers:
+            modules.append(nn.Linear(*weight.shape[1:]))
+            modules[-1].load_state_dict({"weight": weight[m].T, "bias": bias[m, 0]})
+            if norm:
+                modules.append(nn.LayerNorm(weight.shape[2]))
+                modules[-1].load_state_dict({"weight": norm[0][m, 0], "bias": norm[1][m, 0]})
+                modules.append(nn.ReLU())
+        torch.testing.assert_close(ours[m], nn.Sequential(*modules)(x), rtol=1e-4, atol=1e-3)
 
 
 def test_a_diverged_network_shows_it():
     """The compiled loop must not swallow what the non-finite guards of the learner look for."""
-    x, weight, bias, gain, shift = (t.detach() for t in layer_inputs(torch.float32))
-    x[0, 0, 0] = torch.nan
-    assert linear_norm_relu(x, weight, bias, gain, shift)[0, 0].isnan().all()
+    x, layers = network(torch.float32)
+    with torch.no_grad():
+        x[0, 0] = torch.nan
+    assert fused_mlp(x, layers)[:, 0].isnan().all()
+    assert fused_mlp(x, layers)[:, 1:].isfinite().all()
 
 
 @pytest.mark.parametrize("layer_norm", [True, False])

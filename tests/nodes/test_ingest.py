@@ -49,7 +49,6 @@ class Peer:
         self.context = zmq.Context()
         self.socket = self.context.socket(zmq.DEALER)
         self.socket.set(zmq.LINGER, 1000)
-        self.socket.set(zmq.SNDHWM, 0)
         self.socket.connect(address)
         self.codec = Codec()
 
@@ -239,19 +238,18 @@ def hostile(rng, codec, count):
                 yield ("oversized", [bytes(250_000)]) if big else ("malformed", [b""] * 5)
 
 
-@pytest.mark.parametrize("count", [10_000, pytest.param(100_000, marks=pytest.mark.slow)])
-def test_hostile_messages_are_counted_and_the_learner_lives_in_bounded_memory(ingest, peer, count):
+def test_hostile_messages_are_counted_and_the_learner_lives_in_bounded_memory(ingest, peer):
     peer.hello()
     peer.send(Steps(session_id="s", steps=[make_step(0), make_step(1)]))
     assert len(drain(ingest, 2)) == 2
     before = _resident_bytes()
     expected = {"malformed": 0, "oversized": 0, "duplicates": 0}
-    for kind, frames in hostile(np.random.default_rng(0), Codec(), count):
+    for kind, frames in hostile(np.random.default_rng(0), Codec(), 100_000):
         expected[kind] += 2 if kind == "duplicates" else 1
         peer.socket.send_multipart(frames)
     assert eventually(lambda: all(ingest.counters[kind] >= n for kind, n in expected.items()), 120)
     assert dict(ingest.counters) == expected
-    assert _resident_bytes() - before < 100e6
+    assert _resident_bytes() - before < 60e6
     peer.send(Steps(session_id="s", steps=[make_step(2)]))
     assert [step.seq for _, step in drain(ingest, 1)] == [2]
 
@@ -294,7 +292,7 @@ def test_three_actors_feed_one_learner(ingest, make_client):
     for client in clients:
         assert [step.seq for session, step in received if session == client.session_id] == list(range(120))
         assert client.close(10)
-    assert {info.actor for info in ingest.sessions} == set()
+    assert eventually(lambda: not ingest.sessions)  # each has said goodbye
 
 
 def test_evaluations_arrive_once(ingest, make_client):

@@ -3,14 +3,14 @@
 from serl_suite.nodes.metrics import MetricsWriter, read_metrics
 
 
-def test_records_come_back_with_booleans_and_absent_values(tmp_path):
+def test_records_come_back_as_numbers_without_what_is_absent(tmp_path):
     with MetricsWriter(tmp_path, "actor") as writer:
         writer.write(20, {"episode/success": True, "episode/return": 1.0})
         writer.write(40, {"episode/success": None, "episode/return": -3.5})
     records = read_metrics(tmp_path / "actor.jsonl")
     assert records == [
-        {"env_steps": 20, "episode/success": True, "episode/return": 1.0},
-        {"env_steps": 40, "episode/success": None, "episode/return": -3.5},
+        {"env_steps": 20, "episode/success": 1.0, "episode/return": 1.0},
+        {"env_steps": 40, "episode/return": -3.5},
     ]
 
 

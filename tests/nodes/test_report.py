@@ -199,3 +199,12 @@ def test_the_command_on_the_page_gives_the_same_configuration(tmp_path_factory, 
 def test_the_reported_command_is_shown_as_typed(make_run):
     text = page_of(make_run()).text
     assert re.search(r"serl train Toy-v0 --seed 3 --max-steps 1500 --actor\.block-steps 5", text)
+
+
+def test_robot_time_is_known_without_the_actors_log(make_run):
+    folder = make_run()
+    finish(folder, 98)
+    (folder.metrics / "actor.jsonl").unlink()
+    text = page_of(folder).text
+    assert "2 min 00 s" in text
+    assert "another machine" in text
