@@ -15,6 +15,8 @@ $(READY): pyproject.toml constraints.txt | system
 		|| { echo "serl_suite needs Python 3.11 or newer; this is $$($(PYTHON) -V). Try make PYTHON=python3.11"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "no venv module: apt-get install python3-venv"; exit 1; }
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@echo "compiling the control code, once"
+	$(BIN)/python -c 'import gymnasium, serl_envs; env = gymnasium.make("FrankaReach-v0"); env.reset(seed=0); env.step(env.action_space.sample()); env.close()'
 	touch $@
 
 system:  ## check the system libraries that rendering needs; as root, install them

@@ -27,7 +27,6 @@ def run(arguments: Sequence[str]) -> int:
     folder.announce(learner.address)
     outcome = learner.run(stop)
     if outcome is not None:
-        print(
-            f"{outcome.reason}, after {outcome.env_steps} env steps and {outcome.updates} updates: {folder.path}"
-        )
+        summary = f"{outcome.reason}, after {outcome.env_steps} env steps and {outcome.updates} updates"
+        print(f"{summary}: {folder.path}")  # noqa: T201
     return 0

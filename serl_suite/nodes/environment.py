@@ -4,7 +4,7 @@ import contextlib
 import difflib
 import importlib.metadata
 import logging
-from typing import Protocol
+from typing import Any, Protocol
 
 import gymnasium
 import gymnasium.envs.registration as gymnasium_registration
@@ -90,7 +90,8 @@ class Environment:
             raise EnvironmentFailure(
                 f"{self.spec.task} has no scripted expert; give demonstrations (--demos FILE) or --demos none"
             )
-        return make(noise=noise, seed=seed)
+        expert: Expert = make(noise=noise, seed=seed)
+        return expert
 
     @property
     def has_expert(self) -> bool:
@@ -129,7 +130,7 @@ def load_plugins() -> None:
 
 def _make(task: str, cameras: tuple[str, ...], render_mode: str | None) -> gymnasium.Env:
     load_plugins()
-    arguments: dict[str, object] = {"cameras": cameras} if cameras else {}
+    arguments: dict[str, Any] = {"cameras": cameras} if cameras else {}
     try:
         return gymnasium.make(task, render_mode=render_mode, **arguments)
     except gymnasium.error.DependencyNotInstalled as error:

@@ -1,10 +1,10 @@
-"""Messages as multipart frames: a MessagePack header, then one raw buffer per large array.
+"""Messages as multipart frames: a MessagePack header, then the large arrays' bytes.
 
 Not pickle: a peer's bytes must never be able to run code. And nothing a peer writes is believed: dtype, shape
 and size are checked against the buffer before an array is made over it.
 
 A header is `MAGIC`, one byte of schema version, MessagePack. An array in it is [dtype, shape, encoding, data], where
-data is the bytes themselves up to `INLINE_BYTES` and nil for "the next frame".
+data is the bytes themselves up to `INLINE_BYTES`, else their number: the next so many bytes of the buffers.
 """
 
 import struct
@@ -84,7 +84,7 @@ class Codec:
         self._jpeg_quality = jpeg_quality
         self._out: list[Buffer] = []
         self._in: list[Buffer] = []
-        self._taken = 0
+        self._taken = self._at = 0
         self._encoder = msgspec.msgpack.Encoder(enc_hook=self._encode_array)
         self._decoder = msgspec.msgpack.Decoder(AnyMessage, dec_hook=self._decode_array)
         self._step_decoder = msgspec.msgpack.Decoder(Step, dec_hook=self._decode_array)
@@ -107,10 +107,11 @@ class Codec:
     def encode_steps(self, session_id: str, steps: Sequence[EncodedStep]) -> list[Buffer]:
         """Frames of a `Steps` message around encoded steps."""
         raw = [msgspec.Raw(step.header) for step in steps]
-        frames: list[Buffer] = [PREFIX + self._encoder.encode(_StepsFrame(session_id=session_id, steps=raw))]
-        for step in steps:
-            frames.extend(step.buffers)
-        return frames
+        header = PREFIX + self._encoder.encode(_StepsFrame(session_id=session_id, steps=raw))
+        buffers = [buffer for step in steps for buffer in step.buffers]
+        if len(steps) > 1 and buffers:
+            return [header, b"".join(buffers)]
+        return [header, *buffers]
 
     def decode(self, frames: Sequence[Buffer]) -> AnyMessage:
         """The message; its arrays are read-only views of the frames.
@@ -137,15 +138,15 @@ class Codec:
     def _decode(self, decoder: Any, header: Buffer, buffers: Sequence[Buffer]) -> Any:  # noqa: ANN401
         if len(header) > MAX_HEADER_BYTES:
             raise WireError(f"header of {len(header)} bytes; the limit is {MAX_HEADER_BYTES}")
-        self._in, self._taken = list(buffers), 0
+        self._in, self._taken, self._at = list(buffers), 0, 0
         try:
             message = decoder.decode(header)
         except (msgspec.DecodeError, UnicodeDecodeError, OverflowError, RecursionError) as e:
             raise WireError(f"undecodable header: {e}") from None
         finally:
             buffers, self._in = self._in, []
-        if self._taken != len(buffers):
-            raise WireError(f"{len(buffers)} buffers came with a header that describes {self._taken}")
+        if self._taken != len(buffers) or self._at:
+            raise WireError(f"{len(buffers)} buffers hold more than the header describes")
         return message
 
     def _encode_array(self, array: object) -> list[object]:
@@ -158,11 +159,11 @@ class Codec:
             )
         if self._jpeg_quality and dtype == "uint8" and len(shape) == 3 and shape[2] == 3 and array.size:
             self._out.append(_encode_jpeg(array, self._jpeg_quality))
-            return [dtype, shape, JPEG, None]
+            return [dtype, shape, JPEG, len(self._out[-1])]
         if array.nbytes <= INLINE_BYTES:
             return [dtype, shape, RAW, array.tobytes()]
         self._out.append(np.ascontiguousarray(array).data.cast("B"))
-        return [dtype, shape, RAW, None]
+        return [dtype, shape, RAW, array.nbytes]
 
     def _decode_array(self, kind: object, value: object) -> object:
         if kind is object:
@@ -177,21 +178,24 @@ class Codec:
         for n in shape:
             if type(n) is not int or not 0 <= n < 2**31:
                 raise WireError("an array's shape is out of bounds")
-        buffer: Buffer
-        if type(data) is bytes:
-            buffer = data
-        elif data is not None:
-            raise WireError("an array's data are no bytes")
-        elif self._taken < len(self._in):
-            buffer = self._in[self._taken]
-            self._taken += 1
-        else:
-            raise WireError("the header describes more buffers than came with it")
+        if type(data) is not bytes and type(data) is not int:
+            raise WireError("an array's data are neither bytes nor a size")
+        buffer = data if type(data) is bytes else self._take(data)
         if encoding == JPEG:
             return _decode_jpeg(buffer, dtype, shape)
         if encoding != RAW:
             raise WireError(f"unknown array encoding {encoding}")
         return _raw_array(buffer, dtype, shape)
+
+    def _take(self, size: int) -> Buffer:
+        """The next bytes of the buffers; an array lies within one of them."""
+        if self._taken == len(self._in) or not 0 < size <= len(self._in[self._taken]) - self._at:
+            raise WireError("the header describes more than came with it")
+        start, frame = self._at, self._in[self._taken]
+        self._at = start + size
+        if self._at == len(frame):
+            self._taken, self._at = self._taken + 1, 0
+        return frame[start : start + size]
 
 
 _NUMPY_DTYPES = {name: np.dtype(name) for name in DTYPES}
