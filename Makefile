@@ -46,5 +46,9 @@ bench: setup  ## measure every claim beside its baseline
 	@failed=; for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || failed="$$failed $$script"; done; \
 		[ -z "$$failed" ] || { echo "missed:$$failed"; exit 1; }
 
+docs: setup  ## render the pictures of the pages again, and check links and commands
+	$(BIN)/python docs/pictures.py
+	$(BIN)/python -m pytest -q tests/test_docs.py
+
 clean:
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache

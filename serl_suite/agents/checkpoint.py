@@ -1,6 +1,5 @@
 """One checkpoint is one file: tensors as safetensors, everything else as JSON in its header."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 
+from serl_suite.data.durable import write_durably
 from serl_suite.errors import SerlError
 
 __all__ = ["BadCheckpoint", "load_checkpoint", "save_checkpoint"]
@@ -27,7 +27,7 @@ class _Header(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def save_checkpoint(path: Path, tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> None:
-    """Writes under a temporary name, syncs and renames: a crash leaves the old file or the new one.
+    """Writes durably: a crash leaves the old file or the new one.
 
     Args:
         path: Replaced if it exists.
@@ -41,26 +41,7 @@ def save_checkpoint(path: Path, tensors: dict[str, torch.Tensor], meta: dict[str
     data = safetensors.torch.save(
         {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, {HEADER: header}
     )
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except OSError as e:
-        temporary.unlink(missing_ok=True)
-        raise BadCheckpoint(f"cannot write {path}: {e.strerror}; free some space, then resume the run") from e
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    write_durably(path, data)
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -1,16 +1,19 @@
 """New runs and resumed ones, as `serl train` and `serl learner` take them from the command line."""
 
 import datetime
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 import tyro
 
+from serl_suite.errors import SerlError
 from serl_suite.nodes.config import TrainConfig
 from serl_suite.nodes.run_folder import RunFolder
 
-__all__ = ["open_run"]
+__all__ = ["discard_on_error", "open_run"]
 
 
 class _NewRun(TrainConfig, frozen=True, kw_only=True):
@@ -21,6 +24,16 @@ class _NewRun(TrainConfig, frozen=True, kw_only=True):
 class _ResumedRun(msgspec.Struct, frozen=True, kw_only=True):
     resume: Path
     """Folder of the run to go on with."""
+
+
+@contextmanager
+def discard_on_error(folder: RunFolder) -> Iterator[None]:
+    """Around what a new run needs before any data come: where that fails, no empty run folder stays behind."""
+    try:
+        yield
+    except SerlError:
+        shutil.rmtree(folder.path, ignore_errors=True)
+        raise
 
 
 def open_run(arguments: Sequence[str], *, prog: str, description: str) -> tuple[RunFolder, bool]:

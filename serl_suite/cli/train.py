@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from serl_suite.cli.stopping import stop_on_signals
@@ -31,11 +32,12 @@ def run(arguments: Sequence[str]) -> int:
     """Trains, evaluates and reports; 0 passed, 1 not, 130 interrupted."""
     stop = stop_on_signals()
     from serl_suite.cli.live_view import LiveView
-    from serl_suite.cli.runs import open_run
+    from serl_suite.cli.runs import discard_on_error, open_run
     from serl_suite.nodes.supervisor import Supervisor
 
-    folder, _ = open_run(arguments, prog="serl train", description=DESCRIPTION)
-    _prepare_demonstrations(folder, stop)
+    folder, is_new = open_run(arguments, prog="serl train", description=DESCRIPTION)
+    with discard_on_error(folder) if is_new else nullcontext():
+        _prepare_demonstrations(folder, stop)
     if not stop.is_set():
         with LiveView(folder) as view:
             Supervisor(folder).train(stop, view.update)
@@ -50,15 +52,18 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _prepare_demonstrations(folder: "RunFolder", stop: "Event") -> None:
-    """Imports or records what the configuration asks for, unless an earlier start of this run did."""
+    """Imports or records what the configuration asks for, unless an earlier start of this run did.
+
+    The environment is made in any case: what is wrong with it shows here, before a process starts.
+    """
     from serl_suite.nodes.demonstrations import import_demonstrations
     from serl_suite.nodes.environment import Environment
 
     config = folder.config
-    if config.demos == "none" or folder.has_demonstrations:
-        return
     environment = Environment(config.task, cameras=config.actor.cameras)
     try:
+        if config.demos == "none" or folder.has_demonstrations:
+            return
         if config.demos is not None:
             import_demonstrations(config.demos, folder.demos, environment.spec)
         elif environment.has_expert:

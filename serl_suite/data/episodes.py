@@ -5,7 +5,6 @@ metadata key `serl` holds JSON: schema, session, number, spec, seed, and the ran
 A file appears whole or not at all: temporary name, fsync, rename, fsync of the folder.
 """
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from serl_suite.data.durable import write_durably
 from serl_suite.errors import SerlError
 from serl_suite.wire.messages import Step, check_step
-from serl_suite.wire.records import FULL, DiskFull
 from serl_suite.wire.spaces import ArraySpec, BadStep, EnvSpec
 
 __all__ = [
@@ -109,7 +108,7 @@ def write_episode(path: Path, episode: Episode) -> None:
         check_step(episode.spec, step)
     sink = pa.BufferOutputStream()
     pq.write_table(_table(episode), sink, compression="zstd", compression_level=1, write_page_checksum=True)
-    _write_durably(path, sink.getvalue())
+    write_durably(path, sink.getvalue())
 
 
 def read_info(path: Path) -> EpisodeInfo:
@@ -271,29 +270,3 @@ def _parse_info(path: Path, metadata: dict[bytes, bytes]) -> EpisodeInfo:
 
 def _corrupt(path: Path, cause: str) -> CorruptEpisode:
     return CorruptEpisode(f"{path} is no whole episode ({cause}); restore it from a copy, or move it away")
-
-
-def _write_durably(path: Path, data: Any) -> None:  # noqa: ANN401
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-        sync_folder(path.parent)
-    except OSError as e:
-        temporary.unlink(missing_ok=True)
-        if e.errno in FULL:
-            raise DiskFull(f"cannot write {path}: {e.strerror}; free space on that file system") from e
-        raise
-
-
-def sync_folder(folder: Path) -> None:
-    """Returns when the folder's entries are on the disk itself."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

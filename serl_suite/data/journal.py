@@ -15,7 +15,8 @@ from pathlib import Path
 
 import msgspec
 
-from serl_suite.data.episodes import Episode, EpisodeInfo, read_episode, read_info, sync_folder, write_episode
+from serl_suite.data.durable import sync_folder
+from serl_suite.data.episodes import Episode, EpisodeInfo, read_episode, read_info, write_episode
 from serl_suite.errors import SerlError
 from serl_suite.wire.codec import Codec, EncodedStep
 from serl_suite.wire.messages import Position, Step

@@ -16,15 +16,17 @@ from serl_suite.nodes.config import TrainConfig
 from serl_suite.nodes.environment import Environment
 from serl_suite.nodes.evaluation import evaluate
 from serl_suite.nodes.metrics import MetricsWriter
-from serl_suite.wire.client import ActorClient
+from serl_suite.wire.client import ActorClient, LearnerUnreachable
 from serl_suite.wire.keys import ClientKeys
-from serl_suite.wire.messages import Observation, Step, Weights
+from serl_suite.wire.messages import Observation, Step, Weights, Welcome
+from serl_suite.wire.records import FULL, DiskFull
 
 __all__ = ["Actor"]
 
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 30.0
+CONNECT_TURN_S = 0.1
 DRAIN_S = 1.0
 """At the end the learner gets this long to acknowledge; what it does not stays in the spool for the next start."""
 
@@ -58,6 +60,7 @@ class Actor:
         torch.set_num_threads(1)
         self.config = config
         self.number = number
+        self._address = address
         self._lockstep = config.actor.pace == "lockstep"
         self._environment = Environment(config.task, cameras=config.actor.cameras)
         self._client = ActorClient(
@@ -85,26 +88,55 @@ class Actor:
         Raises:
             LearnerUnreachable: No learner answered within `CONNECT_TIMEOUT_S`.
             SpecRefused: The learner trains on other spaces.
+            BadStep: The environment observed or rewarded something that is not finite, or out of its spaces.
+            EnvironmentFailure: The policy chose an action that is not finite.
+            DiskFull: There is no room for unacknowledged steps or for metrics.
         """
         try:
-            welcome = self._client.connect(CONNECT_TIMEOUT_S)
-            self._first_env_step = self._client.progress.env_steps
-            self._random_steps = max(0, int(welcome.agent["random_steps"]) - self._first_env_step)
-            seeds = np.random.SeedSequence([self.config.seed, self.number, self._first_env_step])
-            self._rng = np.random.default_rng(seeds)
-            self._policy = make_policy(
-                welcome.agent["policy"], self._environment.spec, seed=int(seeds.generate_state(1)[0])
-            )
-            self._wait_for_policy(stop)
-            self._first_version = self._version
-            while not self._over(stop):
-                self._run_episode(stop)
-                self._attempt_evaluation(stop)
+            with self._metrics:
+                self._act_until_over(stop)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            raise DiskFull(f"{error.filename or 'metrics'}: {error.strerror}; free space there") from error
         finally:
             self._client.close(DRAIN_S)
-            self._metrics.__exit__(None, None, None)
             self._environment.close()
         return self._client.stop_reason or "stopped"
+
+    def _act_until_over(self, stop: Event) -> None:
+        welcome = self._connect(stop)
+        if welcome is None:
+            return
+        while self._client.progress.newest_version < 0 and not self._over(stop):
+            stop.wait(0.02)  # until told how far training is
+        self._first_env_step = self._client.progress.env_steps
+        self._random_steps = max(0, int(welcome.agent["random_steps"]) - self._first_env_step)
+        seeds = np.random.SeedSequence([self.config.seed, self.number, self._first_env_step])
+        self._rng = np.random.default_rng(seeds)
+        self._policy = make_policy(
+            welcome.agent["policy"], self._environment.spec, seed=int(seeds.generate_state(1)[0])
+        )
+        self._wait_for_policy(stop)
+        self._first_version = self._version
+        while not self._over(stop):
+            self._run_episode(stop)
+            self._attempt_evaluation(stop)
+
+    def _connect(self, stop: Event) -> Welcome | None:
+        """Waits for the learner in short turns, so that a Ctrl-C ends the waiting; None when it did."""
+        deadline = time.monotonic() + CONNECT_TIMEOUT_S
+        while not stop.is_set():
+            try:
+                return self._client.connect(CONNECT_TURN_S)
+            except LearnerUnreachable:
+                if time.monotonic() > deadline:
+                    raise LearnerUnreachable(
+                        f"no answer from a learner at {self._address} within {CONNECT_TIMEOUT_S:g} s; start one "
+                        f"there (`serl learner {self.config.task} --learner.bind ADDRESS`), or check address, "
+                        "firewall and keys"
+                    ) from None
+        return None
 
     @property
     def env_steps(self) -> int:

@@ -24,6 +24,7 @@ from serl_suite.nodes.metrics import MetricsWriter
 from serl_suite.nodes.run_folder import RunFolder
 from serl_suite.wire.keys import server_keys
 from serl_suite.wire.messages import Step
+from serl_suite.wire.records import FULL, DiskFull
 from serl_suite.wire.spaces import EnvSpec
 
 __all__ = ["Learner", "Outcome"]
@@ -57,6 +58,8 @@ class _Counters(msgspec.Struct):
     """Steps taken from the journal or the actors so far, resets included; recovery replays exactly these first."""
     forgiven: float = 0.0
     training_s: float = 0.0
+    block_is_open: bool = False
+    """Steps were taken whose updates are not all paid, so no policy that has learnt from them is published."""
 
 
 class Learner:
@@ -83,7 +86,6 @@ class Learner:
         self._pending_transitions = 0
         self._previous: dict[str, Step] = {}
         self._agent: Agent | None = None
-        self._block_is_open = False
         self._published_at = 0
         self._checkpointed_at = 0
         self._log = _Log()
@@ -107,23 +109,46 @@ class Learner:
         return self._ingest.address
 
     def run(self, stop: Event) -> Outcome | None:
-        """Trains until the budget is spent, an evaluation passes or `stop` is set; returns None when stopped."""
-        with MetricsWriter(self.run_folder.metrics, "learner") as metrics:
+        """Trains until the budget is spent, an evaluation passes or `stop` is set; returns None when stopped.
+
+        Raises:
+            DiskFull: The run folder takes no more; what actors were told to be durable is.
+        """
+        try:
             try:
-                while self._spec is None and not stop.is_set():
-                    self._ingest.wait(0.05)
-                if self._spec is not None:
-                    self._prepare(self._spec)
-                self._clock_s = time.monotonic()
-                while not stop.is_set() and self.outcome is None:
-                    self._train_once()
-                    self._log_when_due(metrics)
+                with MetricsWriter(self.run_folder.metrics, "learner") as metrics:
+                    self._train(stop, metrics)
             finally:
                 self.close()
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            path = self.run_folder.path
+            raise DiskFull(
+                f"{path}: {error.strerror}; free space there, then `serl train --resume {path}` goes on"
+            ) from error
         return self.outcome
+
+    def _train(self, stop: Event, metrics: MetricsWriter) -> None:
+        while self._spec is None and not stop.is_set():
+            self._ingest.wait(0.05)
+        if self._spec is not None:
+            self._prepare(self._spec)
+        self._clock_s = time.monotonic()
+        while not stop.is_set() and self.outcome is None:
+            self._train_once()
+            self._log_when_due(metrics)
 
     def close(self) -> None:
         """Tells the actors, leaves checkpoint, policy and outcome behind, closes socket and journal."""
+        try:
+            self._leave_results()
+        finally:
+            self._ingest.close()
+            self._journal.close()
+            self.run_folder.address.unlink(missing_ok=True)
+
+    def _leave_results(self) -> None:
         if self.outcome is not None:
             self._ingest.broadcast_stop(self.outcome.reason)
         if self._agent is not None:
@@ -132,9 +157,6 @@ class Learner:
                 self._save_policy(self._agent.policy_state(), self.counters.version)
         if self.outcome is not None:
             self.run_folder.outcome.write_bytes(msgspec.json.encode(self.outcome))
-        self._ingest.close()
-        self._journal.close()
-        self.run_folder.address.unlink(missing_ok=True)
 
     def _check_spec(self, spec: EnvSpec) -> str | None:
         """The first actor's spaces are the run's, unless demonstrations fixed them."""
@@ -153,7 +175,11 @@ class Learner:
                 self._demos.insert(f"demo/{episode.session_id}/{episode.number}", step)
         if self._demo_episodes:
             self._agent.fit_normaliser(self._demos.states())
+        newest_used = max((step.policy_version for _, step in self._pending), default=-1)
         self._restore(self._agent)
+        if not self._lockstep:  # actors take newer versions only, and a killed learner had published some
+            self.counters.version = max(self.counters.version, newest_used + 1)
+        self._tell_progress()
         self._ingest.publish(self.counters.version, self._agent.policy_state())
 
     def _restore(self, agent: Agent) -> None:
@@ -184,7 +210,7 @@ class Learner:
         """Takes what may be taken, then pays one update, or waits for something to do."""
         assert self._agent is not None
         self._queue(self._ingest.drain())
-        if not self._lockstep or (self.counters.owed < 1.0 and not self._block_is_open):
+        if not self._lockstep or (self.counters.owed < 1.0 and not self.counters.block_is_open):
             self._take_steps()
         if self.counters.owed >= 1.0:
             self._update(self._agent)
@@ -197,7 +223,7 @@ class Learner:
             and self.counters.updates - self._published_at >= self.config.learner.publish_every
         ):
             self._publish(self._agent)
-        self._judge()
+        self._judge(self._agent)
 
     def _take_steps(self) -> None:
         """In lockstep one whole block, else everything that has arrived, and the updates that this owes."""
@@ -212,8 +238,8 @@ class Learner:
                 wanted -= 1
                 self._pending_transitions -= 1
                 self._owe()
-        self._block_is_open = True
-        self._ingest.set_progress(self.counters.env_steps, self.counters.owed)
+        self.counters.block_is_open = True
+        self._tell_progress()
 
     def _insert(self, session_id: str, step: Step) -> None:
         """Into the online replay; an intervention into the demonstrations as well."""
@@ -243,9 +269,9 @@ class Learner:
 
     def _end_block(self, agent: Agent) -> None:
         """Everything owed is paid: publishes, and writes a checkpoint when one is due."""
-        if not self._block_is_open:
+        if not self.counters.block_is_open:
             return
-        self._block_is_open = False
+        self.counters.block_is_open = False
         if self._lockstep:
             self._publish(agent)
         if self.counters.env_steps - self._checkpointed_at >= self.config.learner.checkpoint_every:
@@ -254,24 +280,30 @@ class Learner:
     def _publish(self, agent: Agent) -> None:
         self.counters.version += 1
         self._published_at = self.counters.updates
-        self._ingest.set_progress(self.counters.env_steps, self.counters.owed)
+        self._tell_progress()
         self._ingest.publish(self.counters.version, agent.policy_state())
 
+    def _tell_progress(self) -> None:
+        received = self.counters.env_steps + self._pending_transitions
+        self._ingest.set_progress(received, self.counters.owed)
+
     def _save_checkpoint(self, agent: Agent) -> None:
+        """Only once all steps it counts are durable; where they cannot be, the checkpoint before stays."""
+        if not self._ingest.flush():
+            return
         meta = {
             "counters": msgspec.to_builtins(self.counters),
             "online_rng": self._online.rng_state(),
             "demos_rng": self._demos.rng_state(),
         }
-        self._ingest.flush()
         save_checkpoint(self.run_folder.checkpoint, agent.state_dict(), meta)
         self._checkpointed_at = self.counters.env_steps
 
     def _save_policy(self, arrays: dict[str, npt.NDArray[np.float32]], version: int) -> None:
-        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        tensors = {name: torch.tensor(array) for name, array in arrays.items()}
         save_checkpoint(self.run_folder.policy, tensors, {"version": version})
 
-    def _judge(self) -> None:
+    def _judge(self, agent: Agent) -> None:
         """Ends the training when an evaluation has passed or the budget is spent."""
         for evaluation in self._ingest.take_evaluations():
             rate = sum(episode.success for episode in evaluation.episodes) / len(evaluation.episodes)
@@ -285,6 +317,11 @@ class Learner:
                 self._save_policy(evaluation.arrays, evaluation.version)
                 return self._finish(f"policy {evaluation.version} passed its evaluation", evaluation.version)
         if self.counters.env_steps >= self.config.max_steps and self.counters.owed < 1.0:
+            self._end_block(agent)
+            if (
+                self._published_at < self.counters.updates
+            ):  # so that the policy that stays has a version of its own
+                self._publish(agent)
             self._finish(f"the budget of {self.config.max_steps} env steps is spent", None)
 
     def _finish(self, reason: str, passed_version: int | None) -> None:

@@ -1,6 +1,7 @@
 """The supervisor: runs a learner and its actors on one machine, and starts again what was killed."""
 
 import logging
+import shutil
 import time
 from collections.abc import Callable
 from threading import Event
@@ -19,7 +20,10 @@ log = logging.getLogger(__name__)
 STOP_TIMEOUT_S = 1.8
 """Both nodes have ended this long after a Ctrl-C."""
 WATCH_PERIOD_S = 0.1
+FULL_BELOW_BYTES = 256 * 1024
+"""A file system with less free is taken for full: not even an episode's file fits."""
 MAX_RESTARTS = 10
+"""Nodes killed so often without a new episode between are not started again."""
 
 
 class NodeFailed(SerlError):
@@ -39,6 +43,12 @@ class Supervisor:
         self._actors = actors
         self._nodes: dict[str, NodeProcess] = {}
         self._restarts = 0
+        self._episodes_at_restart = 0
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Process ids of the nodes that were started: "learner", "actor", "actor-1", ..."""
+        return {name: node.pid for name, node in self._nodes.items()}
 
     def train(self, stop: Event, on_tick: Callable[[], None]) -> Outcome | None:
         """Trains to the end.
@@ -85,16 +95,29 @@ class Supervisor:
         """
         for name, node in self._nodes.items():
             code = node.returncode
-            if code is not None and code < 0 and self._restarts < MAX_RESTARTS:
-                self._restarts += 1
+            if code is not None and code < 0 and self._may_restart():
                 log.warning("%s was killed by signal %d; starting it again", name, -code)
                 self._nodes[name] = self._spawn(name)
             elif code not in (None, 0):
                 raise NodeFailed(
-                    f"{name} ended with exit code {code}; data is kept, `serl train --resume "
+                    f"{name} ended with exit code {code}{self._disk_note()}; data is kept, `serl train --resume "
                     f"{self.run_folder.path}` goes on. Its last words ({node.log}):\n{node.last_words()}"
                 )
         return self._nodes["learner"].returncode == 0
+
+    def _may_restart(self) -> bool:
+        """Counts a restart; False where the ones before have brought the run no further."""
+        episodes = sum(1 for _ in self.run_folder.episodes.rglob("*.parquet"))
+        if episodes > self._episodes_at_restart:
+            self._restarts, self._episodes_at_restart = 0, episodes
+        self._restarts += 1
+        return self._restarts <= MAX_RESTARTS
+
+    def _disk_note(self) -> str:
+        """A full disk takes no last words either."""
+        if shutil.disk_usage(self.run_folder.path).free >= FULL_BELOW_BYTES:
+            return ""
+        return ": the disk is full, free space there"
 
     def _end(self) -> None:
         for node in self._nodes.values():

@@ -20,7 +20,7 @@ from serl_suite.wire import messages
 from serl_suite.wire.messages import SCHEMA, Step, WireError
 from serl_suite.wire.spaces import DTYPES
 
-__all__ = ["Codec", "EncodedStep", "SchemaMismatch"]
+__all__ = ["Buffer", "Codec", "EncodedStep", "SchemaMismatch"]
 
 MAGIC = b"SRL"
 PREFIX = MAGIC + bytes([SCHEMA])
@@ -104,14 +104,13 @@ class Codec:
         buffers, self._out = self._out, []
         return EncodedStep(header, buffers)
 
-    def encode_steps(self, session_id: str, steps: Sequence[EncodedStep]) -> list[Buffer]:
-        """Frames of a `Steps` message around encoded steps."""
-        raw = [msgspec.Raw(step.header) for step in steps]
-        header = PREFIX + self._encoder.encode(_StepsFrame(session_id=session_id, steps=raw))
-        buffers = [buffer for step in steps for buffer in step.buffers]
-        if len(steps) > 1 and buffers:
-            return [header, b"".join(buffers)]
-        return [header, *buffers]
+    def encode_steps(
+        self, session_id: str, headers: Sequence[Buffer], buffers: Sequence[Buffer]
+    ) -> list[Buffer]:
+        """Frames of a `Steps` message around encoded steps: their headers, and their buffers in that order, each
+        as it is or several joined."""
+        raw = [msgspec.Raw(header) for header in headers]
+        return [PREFIX + self._encoder.encode(_StepsFrame(session_id=session_id, steps=raw)), *buffers]
 
     def decode(self, frames: Sequence[Buffer]) -> AnyMessage:
         """The message; its arrays are read-only views of the frames.
@@ -178,9 +177,13 @@ class Codec:
         for n in shape:
             if type(n) is not int or not 0 <= n < 2**31:
                 raise WireError("an array's shape is out of bounds")
-        if type(data) is not bytes and type(data) is not int:
+        buffer: Buffer
+        if type(data) is bytes:
+            buffer = data
+        elif type(data) is int:
+            buffer = self._take(data)
+        else:
             raise WireError("an array's data are neither bytes nor a size")
-        buffer = data if type(data) is bytes else self._take(data)
         if encoding == JPEG:
             return _decode_jpeg(buffer, dtype, shape)
         if encoding != RAW:

@@ -17,7 +17,7 @@ import numpy as np
 
 from serl_suite.errors import SerlError
 
-__all__ = ["FULL", "DiskFull", "Record", "RecordFile", "pack", "scan", "unpack"]
+__all__ = ["FULL", "Buffer", "DiskFull", "Record", "RecordFile", "pack", "scan", "unpack"]
 
 Buffer = bytes | memoryview
 HEAD = struct.Struct("<II")

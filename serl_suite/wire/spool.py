@@ -1,9 +1,9 @@
 """What the learner has not acknowledged yet: steps on disk, to be read back when they must be sent (again).
 
 A session is a folder: `lock` (held while its actor lives), `session.log` (its hello, the run it belongs to) and
-segments `steps-<first seq>.log` (wire/records.py), each let go once every step in it is acknowledged; one of those
-becomes the next segment, so a record counts only where its seq is due. Writing goes to the page cache, which is
-the memory of unacknowledged steps: it outlives this process and is bounded by the operating system.
+segments `steps-<first seq>.log` (wire/records.py), each let go once every step in it is acknowledged; such a file
+is written over as a later segment, so a record counts only where its seq is due. Writing goes to the page cache,
+which is the memory of unacknowledged steps: it outlives this process and is bounded by the operating system.
 """
 
 import fcntl
@@ -24,7 +24,9 @@ __all__ = ["Spool", "SpoolError"]
 
 SEQ = struct.Struct("<Q")
 HELLO, RUN = b"H", b"R"
-DEFAULT_SEGMENT_BYTES = 16 * 1024 * 1024
+DEFAULT_SEGMENT_BYTES = 4 * 1024 * 1024
+SPARES = 8
+"""Segments kept for reuse: to write over pages that are there is several times as fast as to get new ones."""
 
 
 class SpoolError(SerlError):
@@ -49,7 +51,8 @@ class Spool:
         self._segment_bytes = segment_bytes
         self._index: list[tuple[RecordFile, int, int]] = []
         self._segments: list[RecordFile] = []
-        self._spare: RecordFile | None = None
+        self._spares: list[RecordFile] = []
+        self._spares_made = 0
         self._lock_fd = lock_fd
 
     @classmethod
@@ -161,7 +164,7 @@ class Spool:
 
     def close(self, *, delete: bool) -> None:
         """Lets go of the files; `delete` where everything was acknowledged."""
-        for segment in [*self._segments, *([self._spare] if self._spare else [])]:
+        for segment in [*self._segments, *self._spares]:
             segment.close()
         self._segments.clear()
         if delete:
@@ -181,7 +184,7 @@ class Spool:
             return segments[-1]
         path = self.folder / f"steps-{seq:012d}.log"
         with self._lock:
-            segment, self._spare = self._spare, None
+            segment = self._spares.pop() if self._spares else None
         if segment is None:
             segment = RecordFile(path)
             segment.size = 0
@@ -192,14 +195,14 @@ class Spool:
         return segment
 
     def _let_go(self, segment: RecordFile) -> None:
-        with self._lock:
-            reuse = self._spare is None
-            if reuse:
-                segment.rewind(self.folder / "spare.log")
-                self._spare = segment
-        if not reuse:
+        if len(self._spares) >= SPARES:
             segment.close()
             segment.path.unlink()
+            return
+        self._spares_made += 1
+        segment.rewind(self.folder / f"spare-{self._spares_made}.log")
+        with self._lock:
+            self._spares.append(segment)
 
     def _scan_segments(self) -> None:
         for path in sorted(self.folder.glob("steps-*.log")):

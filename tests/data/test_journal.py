@@ -41,7 +41,9 @@ def contents(journal):
 
 
 def expected(rows):
-    return [(session, seq, [float(seq), *map(float, divmod(seq, length + 1))]) for session, seq, length in rows]
+    return [
+        (session, seq, [float(seq), *map(float, divmod(seq, length + 1))]) for session, seq, length in rows
+    ]
 
 
 interleavings = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=60)
@@ -107,7 +109,9 @@ def test_cut_at_every_byte_nothing_synced_before_is_lost_and_nothing_comes_twice
         ends.append(wal.stat().st_size)
     data = wal.read_bytes()
     journal.close()
-    for cut in sorted({*range(0, len(data) + 1, 9), *(end + d for end in ends for d in (-1, 0, 1))} - {len(data) + 1}):
+    for cut in sorted(
+        {*range(0, len(data) + 1, 9), *(end + d for end in ends for d in (-1, 0, 1))} - {len(data) + 1}
+    ):
         wal.parent.mkdir(exist_ok=True)
         wal.write_bytes(data[:cut])
         journal = Journal(run)

@@ -32,7 +32,13 @@ class Pair:
             arguments = [HERE / "mini_learner.py", self.folder / "run", self.port]
         else:
             address = f"tcp://127.0.0.1:{self.port}"
-            arguments = [HERE / "mini_actor.py", address, self.folder / "spool", self.log(name), self.period_s]
+            arguments = [
+                HERE / "mini_actor.py",
+                address,
+                self.folder / "spool",
+                self.log(name),
+                self.period_s,
+            ]
         command = [sys.executable, *map(str, arguments)]
         with open(self.folder / f"{name}.err", "ab") as errors:
             self.processes[name] = subprocess.Popen(command, stderr=errors)
@@ -48,7 +54,12 @@ class Pair:
         return self.processes[name].wait(timeout_s)
 
     def lines(self, *names):
-        rows = [line.split() for n in names if self.log(n).exists() for line in self.log(n).read_text().splitlines()]
+        rows = [
+            line.split()
+            for n in names
+            if self.log(n).exists()
+            for line in self.log(n).read_text().splitlines()
+        ]
         return [(session, int(seq), float(period), float(put)) for session, seq, period, put in rows]
 
     def wait_for_steps(self, name, count, timeout_s=30):
@@ -71,7 +82,8 @@ class Pair:
             assert step.seq == len(received.setdefault(session, []))
             expected = make_step(session, step.seq)
             assert all(
-                np.array_equal(step.observation[key], expected.observation[key]) for key in expected.observation
+                np.array_equal(step.observation[key], expected.observation[key])
+                for key in expected.observation
             )
             received[session].append(step.seq)
         journal.close()

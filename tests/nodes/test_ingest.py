@@ -5,6 +5,7 @@ import resource
 import secrets
 import socket as sockets
 import time
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -255,8 +256,7 @@ def test_hostile_messages_are_counted_and_the_learner_lives_in_bounded_memory(in
 
 
 def _resident_bytes():
-    pages = int(open("/proc/self/statm").read().split()[1])
-    return pages * resource.getpagesize()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def test_a_frame_far_beyond_the_limit_costs_its_sender_the_connection(ingest, peer):

@@ -101,7 +101,7 @@ def test_no_learner_is_named_with_a_remedy_and_asked_again_later(make_client, tm
     port = probe.bind_to_random_port("tcp://127.0.0.1")
     probe.close(0)
     client = make_client(f"tcp://127.0.0.1:{port}")
-    with pytest.raises(LearnerUnreachable, match=f"127.0.0.1:{port} within .*serl learner --run"):
+    with pytest.raises(LearnerUnreachable, match=r"within 0\.3 s; start it with `serl learner --run DIR`"):
         client.connect(0.3)
     learner = Learner(tmp_path / "run", f"tcp://127.0.0.1:{port}")
     assert client.connect(10).run_id == "run-1"
@@ -126,7 +126,7 @@ def test_bad_steps_are_not_taken(learner, make_client):
     client.connect(10)
     client.put(make_step(0))
     nan = msgspec.structs.replace(make_step(1), observation={"state": np.full(400, np.nan, np.float32)})
-    with pytest.raises(BadStep, match="step 1 .*'state' holds nan"):
+    with pytest.raises(BadStep, match=r"step 1 .*'state' holds nan"):
         client.put(nan)
     with pytest.raises(BadStep, match="does not follow"):
         client.put(msgspec.structs.replace(make_step(1), index=3))
@@ -152,18 +152,17 @@ def test_a_learner_that_comes_and_goes_gets_every_step_once(make_client, tmp_pat
     learner = Learner(tmp_path / "run")
     client = make_client(learner.address)
     client.connect(10)
-    seq = 0
+    seqs = iter(range(10_000))
     for _ in range(3):
-        for seq in range(seq, seq + 70):
-            client.put(make_step(seq))
+        for _ in range(70):
+            client.put(make_step(next(seqs)))
             time.sleep(0.001)
         learner.stop()
-        for seq in range(seq + 1, seq + 40):
-            client.put(make_step(seq))
+        for _ in range(40):
+            client.put(make_step(next(seqs)))
         learner.start()
-        seq += 1
     assert eventually(lambda: client.progress.unacked == 0)
-    assert learner.seqs(client.session_id) == list(range(seq))
+    assert learner.seqs(client.session_id) == list(range(330))
     assert client.counters["reconnects"] <= 3
 
 
@@ -344,11 +343,11 @@ class EvilRouter:
             lambda: [PREFIX + rng.bytes(int(rng.integers(0, 200)))],
             lambda: encode(messages.Ack(session_id=session_id, durable_seq=int(rng.integers(100, 2**40)))),
             lambda: encode(messages.Hello(session_id=session_id, actor="x", spec=SPEC)),
-            lambda: encode(messages.Weights(version=int(rng.integers(2**40)), arrays={}))[:1] + [b"x"],
+            lambda: [*encode(messages.Weights(version=int(rng.integers(2**40)), arrays={})), b"x"],
             lambda: encode(
                 messages.Welcome(session_id=session_id, run_id="run-1", last_durable_seq=10**9, agent={})
             ),
-            lambda: encode(messages.Ack(session_id=session_id, durable_seq=0))[0:1] + [b""],
+            lambda: [*encode(messages.Ack(session_id=session_id, durable_seq=0)), b""],
         ]
 
     def run(self):

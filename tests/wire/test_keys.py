@@ -18,7 +18,10 @@ def test_keys_are_made_listed_and_loaded(tmp_path):
     made = make_keys("learner", tmp_path)
     make_keys("actor", tmp_path)
     assert stat.S_IMODE((tmp_path / "learner.secret").stat().st_mode) == 0o600
-    assert [(info.name, info.has_secret) for info in list_keys(tmp_path)] == [("actor", True), ("learner", True)]
+    assert [(info.name, info.has_secret) for info in list_keys(tmp_path)] == [
+        ("actor", True),
+        ("learner", True),
+    ]
     server, client = server_keys(folder=tmp_path), client_keys(folder=tmp_path)
     assert server.own.public == client.server == made.public.encode()
     assert server.clients == {client.own.public}
@@ -71,7 +74,9 @@ def test_loopback(address, expected):
     assert is_loopback(address) is expected
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:5555", "tcp://127.0.0.1", "tcp://:5", "udp://1.2.3.4:5", "tcp://h:99999"])
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:5555", "tcp://127.0.0.1", "tcp://:5", "udp://1.2.3.4:5", "tcp://h:99999"]
+)
 def test_no_address(address):
     with pytest.raises(AddressError, match="HOST:PORT"):
         is_loopback(address)

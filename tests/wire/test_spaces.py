@@ -17,7 +17,9 @@ class Env:
 
 
 IMAGE = spaces.Box(0, 255, (8, 8, 3), np.uint8)
-CAMERAS = Env(spaces.Dict(wrist=IMAGE, front=IMAGE, z=spaces.Box(-1, 1, (2, 2)), a=spaces.Box(-np.inf, 3, (3,))))
+CAMERAS = Env(
+    spaces.Dict(wrist=IMAGE, front=IMAGE, z=spaces.Box(-1, 1, (2, 2)), a=spaces.Box(-np.inf, 3, (3,)))
+)
 
 
 def test_a_real_environment():
@@ -47,7 +49,9 @@ def test_specs_survive_encoding_with_infinite_bounds(convert):
 
 
 def test_nested_dicts_and_bare_arrays_are_wrapped():
-    env = Env(spaces.Dict(robot=spaces.Dict(q=spaces.Box(-1, 1, (2,))), t=spaces.Box(-1, 1, (1,), np.float64)))
+    env = Env(
+        spaces.Dict(robot=spaces.Dict(q=spaces.Box(-1, 1, (2,))), t=spaces.Box(-1, 1, (1,), np.float64))
+    )
     spec = env_spec("T", env)
     assert sorted(spec.observation) == ["robot/q", "t"]
     wrapped = spec.wrap({"robot": {"q": [1, 2]}, "t": np.float32([3])})
@@ -91,7 +95,13 @@ def test_difference_names_the_first_mismatch_in_words():
 
 def good(**changes):
     observation = {key: np.zeros(s.shape, s.dtype) for key, s in env_spec("T", CAMERAS).observation.items()}
-    fields = {"seq": 4, "episode": 0, "index": 1, "observation": observation, "action": np.zeros(2, np.float32)}
+    fields = {
+        "seq": 4,
+        "episode": 0,
+        "index": 1,
+        "observation": observation,
+        "action": np.zeros(2, np.float32),
+    }
     return Step(**{**fields, **changes})
 
 

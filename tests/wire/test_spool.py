@@ -117,7 +117,9 @@ def test_a_killed_process_loses_no_step_whose_append_returned(tmp_path):
     """
     here = os.path.dirname(__file__)
     process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(script), str(tmp_path), here], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", textwrap.dedent(script), str(tmp_path), here],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     for line in process.stdout:
         if int(line) >= 300:
