@@ -35,7 +35,7 @@ def save_checkpoint(path: Path, tensors: dict[str, torch.Tensor], meta: dict[str
         meta: JSON types (counters, configuration, generator states).
 
     Raises:
-        BadCheckpoint: the disk is full or not writable; what was there before is untouched.
+        DiskFull: what was there before is untouched.
     """
     header = msgspec.json.encode(_Header(version=VERSION, meta=meta)).decode()
     data = safetensors.torch.save(

@@ -13,6 +13,7 @@ The term in brackets (`backup_entropy`) is off for sparse rewards.
 
 import copy
 from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -52,8 +53,8 @@ class RLPDConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Transitions per update."""
     demo_fraction: float = 0.5
     """Share of a batch that comes from demonstrations and interventions."""
-    utd: float = 8.0
-    """Critic updates per environment step."""
+    utd: float | Literal["free"] = 8.0
+    """Critic updates per environment step; free: as many as the learner can, for a robot that sets the pace."""
     actor_period: int = 4
     """Critic updates per update of actor and temperature."""
     initial_temperature: float = 0.01
@@ -75,7 +76,8 @@ class RLPDConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         ):
             raise BadAgent("demo_fraction lies in [0, 1], discount in [0, 1) and tau in (0, 1]")
         counts = (self.batch_size, self.actor_period, *self.hidden, len(self.hidden))
-        if min(counts) < 1 or min(self.utd, self.learning_rate, self.initial_temperature) <= 0:
+        rates = (self.learning_rate, self.initial_temperature, 1.0 if self.utd == "free" else self.utd)
+        if min(counts) < 1 or min(rates) <= 0:
             raise BadAgent(
                 "batch_size, actor_period, hidden, utd, learning_rate, initial_temperature are positive"
             )

@@ -40,7 +40,7 @@ def run(arguments: Sequence[str]) -> int:
         _prepare_demonstrations(folder, stop)
     if not stop.is_set():
         with LiveView(folder) as view:
-            Supervisor(folder).train(stop, view.update)
+            Supervisor(folder, actors=folder.config.actors).train(stop, view.update)
     if not stop.is_set():
         from serl_suite.cli.evaluate import evaluate_and_report
 

@@ -7,12 +7,14 @@ from collections import deque
 from pathlib import Path
 from threading import Event
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from serl_suite.agents.registry import make_policy
-from serl_suite.nodes.config import TrainConfig
+from serl_suite.errors import SerlError
+from serl_suite.nodes.config import ActorSettings, TrainConfig
 from serl_suite.nodes.environment import Environment
 from serl_suite.nodes.evaluation import evaluate
 from serl_suite.nodes.metrics import MetricsWriter
@@ -21,7 +23,7 @@ from serl_suite.wire.keys import ClientKeys
 from serl_suite.wire.messages import Observation, Step, Weights, Welcome
 from serl_suite.wire.records import FULL, DiskFull
 
-__all__ = ["Actor"]
+__all__ = ["Actor", "SettingsDiffer"]
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +31,10 @@ CONNECT_TIMEOUT_S = 30.0
 CONNECT_TURN_S = 0.1
 DRAIN_S = 1.0
 """At the end the learner gets this long to acknowledge; what it does not stays in the spool for the next start."""
+
+
+class SettingsDiffer(SerlError):
+    """Actor and learner were told different things."""
 
 
 class Actor:
@@ -77,7 +83,6 @@ class Actor:
         self._episode = 0
         self._transitions = 0
         self._last_attempt = 0
-        self._successes: deque[bool] = deque(maxlen=config.evaluation.window)
         self._version = self._first_version = -1
         self._last_tick: float | None = None
         self._periods_s: list[float] = []
@@ -88,6 +93,7 @@ class Actor:
         Raises:
             LearnerUnreachable: No learner answered within `CONNECT_TIMEOUT_S`.
             SpecRefused: The learner trains on other spaces.
+            SettingsDiffer: The learner runs at another pace, or is of another version.
             BadStep: The environment observed or rewarded something that is not finite, or out of its spaces.
             EnvironmentFailure: The policy chose an action that is not finite.
             DiskFull: There is no room for unacknowledged steps or for metrics.
@@ -111,17 +117,33 @@ class Actor:
         while self._client.progress.newest_version < 0 and not self._over(stop):
             stop.wait(0.02)  # until told how far training is
         self._first_env_step = self._client.progress.env_steps
-        self._random_steps = max(0, int(welcome.agent["random_steps"]) - self._first_env_step)
+        settings = self._settings = self._checked(welcome)
+        self._successes: deque[bool] = deque(maxlen=settings.evaluation.window)
+        self._random_steps = max(0, settings.random_steps - self._first_env_step)
         seeds = np.random.SeedSequence([self.config.seed, self.number, self._first_env_step])
         self._rng = np.random.default_rng(seeds)
         self._policy = make_policy(
-            welcome.agent["policy"], self._environment.spec, seed=int(seeds.generate_state(1)[0])
+            settings.policy, self._environment.spec, seed=int(seeds.generate_state(1)[0])
         )
         self._wait_for_policy(stop)
         self._first_version = self._version
         while not self._over(stop):
             self._run_episode(stop)
             self._attempt_evaluation(stop)
+
+    def _checked(self, welcome: Welcome) -> ActorSettings:
+        try:
+            settings = msgspec.convert(welcome.agent, ActorSettings)
+        except msgspec.ValidationError as error:
+            raise SettingsDiffer(
+                f"the learner's welcome is of another version: {error}; install the same"
+            ) from error
+        if settings.pace != self.config.actor.pace:
+            raise SettingsDiffer(
+                f"the learner's pace is {settings.pace}, this actor's {self.config.actor.pace}; start this actor "
+                f"with --actor.pace {settings.pace}, or the learner's run with the other"
+            )
+        return settings
 
     def _connect(self, stop: Event) -> Welcome | None:
         """Waits for the learner in short turns, so that a Ctrl-C ends the waiting; None when it did."""
@@ -222,7 +244,7 @@ class Actor:
             weights = self._client.take_weights()
             if weights is not None:
                 self._apply(weights)
-        elif self._transitions and self._transitions % self.config.actor.block_steps == 0:
+        elif self._transitions and self._transitions % self._settings.block_steps == 0:
             self._await_block(stop)
 
     def _apply(self, weights: Weights) -> None:
@@ -231,7 +253,7 @@ class Actor:
 
     def _await_block(self, stop: Event) -> None:
         """Lockstep: after block j, the policy that has learnt from block j - 1 is due."""
-        blocks = self._transitions // self.config.actor.block_steps
+        blocks = self._transitions // self._settings.block_steps
         while self._version < self._first_version + blocks - 1 and not self._over(stop):
             weights = self._client.wait_weights(self._version + 1, 0.05)
             if weights is not None:
@@ -277,7 +299,7 @@ class Actor:
 
     def _attempt_evaluation(self, stop: Event) -> None:
         """Once training episodes succeed often enough, measures the deterministic policy and tells the learner."""
-        settings = self.config.evaluation
+        settings = self._settings.evaluation
         window_full = len(self._successes) == settings.window
         due = self._transitions - self._last_attempt >= settings.attempt_every
         if self._over(stop) or not (window_full and due and np.mean(self._successes) >= settings.attempt_at):

@@ -1,13 +1,30 @@
 """Everything a training run can be told; the resolved values are written into the run folder as config.yaml."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import tyro
 
 from serl_suite.agents.rlpd import RLPDConfig
+from serl_suite.errors import SerlError
 
-__all__ = ["ActorConfig", "EvaluationConfig", "LearnerConfig", "TrainConfig"]
+__all__ = ["ActorConfig", "ActorSettings", "BadConfig", "EvaluationConfig", "LearnerConfig", "TrainConfig"]
+
+
+class BadConfig(SerlError):
+    """Settings that contradict each other."""
+
+
+class ActorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a learner tells its actors at their welcome."""
+
+    policy: dict[str, Any]
+    """What `make_policy` builds from."""
+    random_steps: int
+    """Env steps of the run, from its beginning, in which actors act uniformly at random."""
+    pace: Literal["lockstep", "realtime"]
+    block_steps: int
+    evaluation: "EvaluationConfig"
 
 
 class LearnerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -81,6 +98,17 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     demo_noise: float = 0.2
     """Standard deviation of the scripted expert's action noise, in action units."""
     agent: RLPDConfig = msgspec.field(default_factory=RLPDConfig)
+    actors: int = 1
+    """Actor processes that `serl train` runs on this machine, all feeding the one learner."""
     learner: LearnerConfig = msgspec.field(default_factory=LearnerConfig)
     actor: ActorConfig = msgspec.field(default_factory=ActorConfig)
     evaluation: EvaluationConfig = msgspec.field(default_factory=EvaluationConfig)
+
+    def __post_init__(self) -> None:
+        if self.agent.utd == "free" and self.actor.pace == "lockstep":
+            raise BadConfig(
+                "--agent.utd free has no end in lockstep, where simulated time waits for the learner; "
+                "add --actor.pace realtime, or name a ratio"
+            )
+        if self.actors < 1:
+            raise BadConfig(f"--actors is {self.actors}; at least one must act")

@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 from serl_suite.data.journal import Journal
 from serl_suite.errors import SerlError
+from serl_suite.nodes.arrivals import step_bytes
 from serl_suite.wire.messages import Step
 from serl_suite.wire.spaces import EnvSpec
 
-__all__ = ["JournalWriter", "step_bytes"]
+__all__ = ["JournalWriter"]
 
 TICK_S = 0.01
 """How often the thread looks; it writes once nothing has come for a tick."""
@@ -29,11 +30,7 @@ class _Entry(NamedTuple):
     spec: EnvSpec
     steps: list[Step]
     """Empty: the session has ended."""
-
-
-def step_bytes(step: Step) -> int:
-    """Bytes that a step keeps in memory, about."""
-    return sum([array.nbytes for array in step.observation.values()]) + 512
+    nbytes: int
 
 
 class JournalWriter:
@@ -43,10 +40,12 @@ class JournalWriter:
     middle of one would cost the receiving threads more than the delay costs anybody.
 
     Args:
-        on_durable: called from the disk thread after each sync with {session_id: last durable seq}.
+        on_durable: called from the disk thread whenever `durable` has grown.
     """
 
-    def __init__(self, journal: Journal, on_durable: Callable[[dict[str, int]], None]) -> None:
+    def __init__(self, journal: Journal, on_durable: Callable[[], None]) -> None:
+        self.durable: dict[str, int] = {}
+        """The last durable seq of each session that this writer wrote to."""
         self._journal, self._on_durable = journal, on_durable
         self._queue: deque[_Entry] = deque()
         self._put = self._put_bytes = 0
@@ -59,16 +58,17 @@ class JournalWriter:
         self._thread.start()
 
     @property
-    def queued_bytes(self) -> int:
+    def nbytes(self) -> int:
+        """Of the steps that are not durable yet, about."""
         return self._put_bytes - self._done_bytes
 
-    def put(self, session_id: str, spec: EnvSpec, steps: list[Step]) -> int:
-        """Takes the session's next steps (none: the session has ended) and returns their bytes. For one thread."""
-        size = sum(map(step_bytes, steps))
-        self._put_bytes += size
-        self._queue.append(_Entry(session_id, spec, steps))
-        self._put += 1
-        return size
+    def put(self, session_id: str, spec: EnvSpec, steps: list[Step]) -> None:
+        """Takes the session's next steps, one or more. For one thread, as is `finish`."""
+        self._enqueue(_Entry(session_id, spec, steps, sum(map(step_bytes, steps))))
+
+    def finish(self, session_id: str, spec: EnvSpec) -> None:
+        """The session has ended."""
+        self._enqueue(_Entry(session_id, spec, [], 0))
 
     def flush(self, timeout_s: float | None = None) -> bool:
         """Waits until every step put so far is durable; False where it is not."""
@@ -81,6 +81,11 @@ class JournalWriter:
         """Writes what is left and ends the thread; the journal itself stays open."""
         self._closing.set()
         self._thread.join()
+
+    def _enqueue(self, entry: _Entry) -> None:
+        self._put_bytes += entry.nbytes
+        self._queue.append(entry)
+        self._put += 1
 
     def _run(self) -> None:
         try:
@@ -102,7 +107,7 @@ class JournalWriter:
         while self._queue:
             batch.append(self._queue.popleft())
         durable = {}
-        for session_id, spec, steps in batch:
+        for session_id, spec, steps, _ in batch:
             for step in steps:
                 self._journal.append(session_id, spec, step)
                 durable[session_id] = step.seq
@@ -112,9 +117,10 @@ class JournalWriter:
             self._journal.sync()
             with self._progress:
                 self._done += len(batch)
-                self._done_bytes += sum(step_bytes(step) for entry in batch for step in entry.steps)
+                self._done_bytes += sum(entry.nbytes for entry in batch)
                 self._progress.notify_all()
-            self._on_durable(durable)
+            self.durable.update(durable)
+            self._on_durable()
         while self._journal.closed > MAX_CLOSED or (
             self._journal.closed and not batch and not self._queue and time.monotonic() < archive_until
         ):

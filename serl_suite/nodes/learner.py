@@ -19,6 +19,7 @@ from serl_suite.data.episodes import read_dataset
 from serl_suite.data.journal import Journal
 from serl_suite.data.replay import Replay, mixed_sample
 from serl_suite.networks.host import tune_host
+from serl_suite.nodes.config import ActorSettings
 from serl_suite.nodes.ingest import Ingest
 from serl_suite.nodes.metrics import MetricsWriter
 from serl_suite.nodes.run_folder import RunFolder
@@ -96,11 +97,15 @@ class Learner:
         keys = server_keys(folder=Path(settings.keys)) if settings.keys is not None else None
         bind = run.address.read_text() if run.address.exists() else settings.bind
         self._ingest = Ingest(bind, self._journal, run.info.run_id, keys=keys, check=self._check_spec)
-        self._ingest.set_agent(
-            {
-                "policy": describe("rlpd", self.config.agent),
-                "random_steps": 0 if self._demo_episodes else self.config.learner.warmup_steps,
-            }
+        self._ingest.set_agent(msgspec.to_builtins(self._actor_settings()))
+
+    def _actor_settings(self) -> ActorSettings:
+        return ActorSettings(
+            policy=describe("rlpd", self.config.agent),
+            random_steps=0 if self._demo_episodes else self.config.learner.warmup_steps,
+            pace=self.config.actor.pace,
+            block_steps=self.config.actor.block_steps,
+            evaluation=self.config.evaluation,
         )
 
     @property
@@ -214,6 +219,10 @@ class Learner:
             self._take_steps()
         if self.counters.owed >= 1.0:
             self._update(self._agent)
+            self.counters.owed -= 1.0
+        elif self._runs_free:
+            self._update(self._agent)
+            self._end_block(self._agent)
         else:
             self._end_block(self._agent)
             if self._pending_transitions < (self.config.actor.block_steps if self._lockstep else 1):
@@ -224,6 +233,11 @@ class Learner:
         ):
             self._publish(self._agent)
         self._judge(self._agent)
+
+    @property
+    def _runs_free(self) -> bool:
+        free = self.config.agent.utd == "free"
+        return free and self.counters.env_steps > self.config.learner.warmup_steps
 
     def _take_steps(self) -> None:
         """In lockstep one whole block, else everything that has arrived, and the updates that this owes."""
@@ -254,8 +268,9 @@ class Learner:
         if self.counters.env_steps == self.config.learner.warmup_steps and not self._demo_episodes:
             assert self._agent is not None
             self._agent.fit_normaliser(self._online.states())
-        if self.counters.env_steps > self.config.learner.warmup_steps:
-            owed = self.counters.owed + self.config.agent.utd
+        utd = self.config.agent.utd
+        if self.counters.env_steps > self.config.learner.warmup_steps and utd != "free":
+            owed = self.counters.owed + utd
             self.counters.owed = min(owed, self.config.learner.max_owed_updates)
             self.counters.forgiven += owed - self.counters.owed
 
@@ -265,7 +280,6 @@ class Learner:
         batch = mixed_sample(self._online, self._demos, settings.batch_size, fraction)
         self._log.losses.update(agent.update(batch))
         self.counters.updates += 1
-        self.counters.owed -= 1.0
 
     def _end_block(self, agent: Agent) -> None:
         """Everything owed is paid: publishes, and writes a checkpoint when one is due."""

@@ -1,8 +1,7 @@
 """The actor's end of the wire: takes steps without ever waiting for the network, and fetches the newest weights.
 
-`put` hands a step to the socket if nothing is before it, writes it to the spool,
-and returns. The I/O thread does the rest: says hello, sends what `put` could not, goes back to where the learner's
-journal ends whenever either side was away, and sends what earlier actors on this machine left behind.
+`put` hands a step to the socket if nothing is before it (wire/stream.py), writes it to the spool (wire/spool.py), and
+returns. The I/O thread does the rest (wire/courier.py); what the learner says is found in the inbox (wire/inbox.py).
 """
 
 import itertools

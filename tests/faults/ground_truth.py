@@ -62,7 +62,9 @@ def compare(run: Path, log: Path, *, evaluated: bool = False) -> Comparison:
     received = _received(run)
     arrived = set(received) | _spooled(run)
     frames = read_log(log)
-    promised = {(frame.life, frame.count) for frame in frames if not evaluated or frame.life != frames[-1].life}
+    promised = {
+        (frame.life, frame.count) for frame in frames if not evaluated or frame.life != frames[-1].life
+    }
     return Comparison(
         promised=len(promised),
         lost=len(promised - arrived),

@@ -4,6 +4,7 @@ import threading
 import time
 
 import gymnasium
+import msgspec
 import numpy as np
 import pytest
 
@@ -11,8 +12,8 @@ from serl_suite.agents.registry import describe, make_agent
 from serl_suite.agents.rlpd import RLPDConfig
 from serl_suite.data.journal import Journal
 from serl_suite.nodes import actor as actor_module
-from serl_suite.nodes.actor import Actor
-from serl_suite.nodes.config import ActorConfig, EvaluationConfig, TrainConfig
+from serl_suite.nodes.actor import Actor, SettingsDiffer
+from serl_suite.nodes.config import ActorConfig, ActorSettings, EvaluationConfig, TrainConfig
 from serl_suite.nodes.environment import Environment, EnvironmentFailure
 from serl_suite.nodes.ingest import Ingest
 from serl_suite.nodes.metrics import read_metrics
@@ -49,13 +50,20 @@ class Diverging(gymnasium.Env):
 class LearnerEnd:
     """An ingest that hands out the policies that the test makes."""
 
-    def __init__(self, folder, task, random_steps=0):
+    def __init__(self, folder, task, *, random_steps=0, pace="lockstep", evaluation=None):
         environment = Environment(task)
         self.arrays = make_agent("rlpd", AGENT, environment.spec, seed=0).policy_state()
         environment.close()
         self.journal = Journal(folder)
         self.ingest = Ingest("tcp://127.0.0.1:0", self.journal, "run")
-        self.ingest.set_agent({"policy": describe("rlpd", AGENT), "random_steps": random_steps})
+        settings = ActorSettings(
+            policy=describe("rlpd", AGENT),
+            random_steps=random_steps,
+            pace=pace,
+            block_steps=BLOCK,
+            evaluation=evaluation or EvaluationConfig(),
+        )
+        self.ingest.set_agent(msgspec.to_builtins(settings))
         self.steps = []
 
     def take(self, transitions, timeout_s=20.0):
@@ -99,13 +107,8 @@ def start(tmp_path):
     """Starts an actor in a thread: returns it, its `stop`, and where its result or error will be."""
     running = []
 
-    def make(address, task="Toy-v0", *, pace="lockstep", evaluation=None):
-        config = TrainConfig(
-            task=task,
-            agent=AGENT,
-            actor=ActorConfig(pace=pace, block_steps=BLOCK),
-            evaluation=evaluation or EvaluationConfig(),
-        )
+    def make(address, task="Toy-v0", *, pace="lockstep"):
+        config = TrainConfig(task=task, actor=ActorConfig(pace=pace))
         actor = Actor(config, address=address, spool=tmp_path / "spool", metrics=tmp_path / "metrics")
         stop, results = threading.Event(), []
 
@@ -134,6 +137,15 @@ def test_an_unreachable_learner_is_named_with_a_remedy(toy_tasks, start, monkeyp
     assert "tcp://127.0.0.1:9 within 0.3 s; start one there (`serl learner Toy-v0" in str(results[0])
 
 
+def test_another_pace_than_the_learners_is_refused_with_a_remedy(make_end, start):
+    end = make_end(pace="realtime")
+    end.ingest.publish(0, end.arrays)
+    *_, results, thread = start(end.ingest.address)
+    thread.join(10)
+    assert isinstance(results[0], SettingsDiffer)
+    assert "--actor.pace realtime" in str(results[0])
+
+
 def test_a_stop_ends_the_waiting_for_a_learner_at_once(toy_tasks, start):
     _, stop, results, thread = start(NOWHERE)
     time.sleep(0.3)
@@ -144,7 +156,9 @@ def test_a_stop_ends_the_waiting_for_a_learner_at_once(toy_tasks, start):
     assert results == ["stopped"]
 
 
-def test_lockstep_acts_on_each_block_with_the_policy_that_learnt_from_the_one_before_the_last(make_end, start):
+def test_lockstep_acts_on_each_block_with_the_policy_that_learnt_from_the_one_before_the_last(
+    make_end, start
+):
     end = make_end()
     end.ingest.publish(0, end.arrays)
     _, stop, _, thread = start(end.ingest.address)
@@ -161,7 +175,7 @@ def test_lockstep_acts_on_each_block_with_the_policy_that_learnt_from_the_one_be
 
 
 def test_real_time_keeps_its_rate_and_takes_the_newest_policy_mid_episode(make_end, start):
-    end = make_end("DivergingNothing-v0")
+    end = make_end("DivergingNothing-v0", pace="realtime")
     end.ingest.publish(0, end.arrays)
     _, stop, _, thread = start(end.ingest.address, "DivergingNothing-v0", pace="realtime")
     end.take(20)
@@ -176,12 +190,16 @@ def test_real_time_keeps_its_rate_and_takes_the_newest_policy_mid_episode(make_e
     versions = [step.policy_version for step in end.steps]
     assert versions == sorted(versions)
     assert {0, 3, 5, 9} == set(versions)
-    inside = [b.index > 0 for a, b in zip(end.steps, end.steps[1:], strict=False) if a.policy_version != b.policy_version]
+    inside = [
+        b.index > 0
+        for a, b in zip(end.steps, end.steps[1:], strict=False)
+        if a.policy_version != b.policy_version
+    ]
     assert any(inside)
 
 
 def test_actions_have_the_units_of_the_environment(make_end, start):
-    end = make_end("DivergingNothing-v0", random_steps=60)
+    end = make_end("DivergingNothing-v0", random_steps=60, pace="realtime")
     end.ingest.publish(0, end.arrays)
     start(end.ingest.address, "DivergingNothing-v0", pace="realtime")
     end.take(60)
@@ -194,7 +212,7 @@ def test_actions_have_the_units_of_the_environment(make_end, start):
 @pytest.mark.parametrize("what", ["observation", "reward"])
 def test_what_is_not_finite_ends_the_actor_and_keeps_what_came_before(make_end, start, what):
     task = f"Diverging{what.title()}-v0"
-    end = make_end(task)
+    end = make_end(task, pace="realtime")
     end.ingest.publish(0, end.arrays)
     *_, results, thread = start(end.ingest.address, task, pace="realtime")
     end.take(2)
@@ -231,10 +249,10 @@ def test_an_actor_that_joins_later_counts_on_from_the_run(make_end, start, tmp_p
 
 
 def test_episodes_that_succeed_lead_to_an_evaluation_that_reaches_the_learner(make_end, start, tmp_path):
-    end = make_end()
-    end.ingest.publish(0, end.arrays)
     evaluation = EvaluationConfig(window=2, attempt_at=0.0, attempt_every=1, attempt_episodes=4)
-    start(end.ingest.address, evaluation=evaluation)
+    end = make_end(evaluation=evaluation)
+    end.ingest.publish(0, end.arrays)
+    start(end.ingest.address)
     deadline, evaluations, version = time.monotonic() + 20, [], 0
     while not evaluations and time.monotonic() < deadline:
         version += 1

@@ -1,5 +1,6 @@
 """The actor's end against a real learner's socket, a dead one, a frozen one, and an evil one."""
 
+import itertools
 import secrets
 import threading
 import time
@@ -304,6 +305,23 @@ def test_progress_tells_how_training_stands(learner, make_client):
     learner.ingest.set_progress(120, 7.5)
     assert eventually(lambda: client.progress.env_steps == 120)
     assert client.progress.updates_owed == 7.5
+
+
+def test_evaluations_do_not_wait_for_silence(learner, make_client):
+    """While training goes on, acknowledgements never cease."""
+    client = make_client(learner.address)
+    client.connect(10)
+    outcome = messages.EpisodeOutcome(success=True, episode_return=1.0, length=30)
+    for version in range(3):
+        client.send_evaluation(version, 0, [outcome], {"w": np.zeros(3, np.float32)})
+    received, deadline = [], time.monotonic() + 3.0
+    for env_steps in itertools.count():
+        learner.ingest.set_progress(env_steps, 0.0)
+        received += learner.ingest.take_evaluations()
+        if len(received) == 3 or time.monotonic() > deadline:
+            break
+        time.sleep(0.01)
+    assert [evaluation.version for evaluation in received] == [0, 1, 2]
 
 
 def test_only_keys_that_are_let_in(make_client, tmp_path):
