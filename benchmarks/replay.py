@@ -21,6 +21,8 @@ from serl_suite.wire.messages import Step
 from serl_suite.wire.spaces import Observation, env_spec
 
 CAPACITY, EPISODE, BATCH = 2000, 100, 256
+PAUSE_S = 0.1
+"""Between episodes, as they come from a fast actor."""
 INSERT_US, SAMPLE_MS, TRANSITION_BYTES = 50.0, 15.0, 99_000
 
 
@@ -59,10 +61,12 @@ def timed(work: Callable[[], object]) -> float:
 
 
 def fill_ours(replay: Replay, frames: list[Observation], count: int) -> list[float]:
-    """Inserts episodes and returns the seconds of each insert."""
+    """Inserts episodes, each in one go, and returns the seconds of each insert."""
     took, action = [], np.zeros(7, np.float32)
     for seq in range(count):
         episode, index = divmod(seq, EPISODE + 1)
+        if index == 0:
+            time.sleep(PAUSE_S)
         step = Step(
             seq=seq, episode=episode, index=index, observation=frames[seq % len(frames)],
             action=action if index else None, truncated=index == EPISODE,
@@ -75,6 +79,8 @@ def fill_baseline(buffer: DictReplayBuffer, frames: list[Observation], count: in
     """The same for the baseline."""
     took, action, zero = [], np.zeros((1, 7), np.float32), np.zeros(1, np.float32)
     for i in range(count):
+        if i % EPISODE == 0:
+            time.sleep(PAUSE_S)
         before, after = ({k: v[None] for k, v in frames[j % len(frames)].items()} for j in (i, i + 1))
         took.append(timed(partial(buffer.add, before, after, action, zero, zero, [{}])))
     return took
@@ -90,7 +96,7 @@ def main() -> int:
     ours = Replay(env_spec("Cameras", env), CAPACITY, seed=0)
     plain = Replay(env_spec("Cameras", env), CAPACITY, seed=0, shift=0)
     theirs = DictReplayBuffer(CAPACITY, env.observation_space, env.action_space, device="cpu")
-    insert = np.array(fill_ours(ours, frames, CAPACITY))  # the first round, which also faults the memory in
+    insert = np.array(fill_ours(ours, frames, CAPACITY))  # the first round, into memory that was never used
     fill_ours(plain, frames, CAPACITY)
     insert_theirs = np.array(fill_baseline(theirs, frames, CAPACITY))
     ours.sample(BATCH)  # compiles the gather

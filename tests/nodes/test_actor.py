@@ -274,3 +274,21 @@ def test_the_learners_end_of_training_ends_the_actor_with_its_reason(make_end, s
     end.ingest.broadcast_stop("the budget is spent")
     thread.join(20)
     assert results == ["the budget is spent"]
+
+
+def test_an_actor_that_inherits_the_steps_of_a_killed_one_still_gets_its_policy(make_end, start, tmp_path):
+    environment = Environment("Toy-v0")
+    killed = ActorClient(NOWHERE, "killed", environment.spec, tmp_path / "spool")
+    killed.put(Step(seq=0, episode=0, index=0, observation=environment.reset(seed=0)))
+    environment.close()
+    killed.close()
+    end = make_end()
+    end.ingest.set_progress(0, 0.0)
+    start(end.ingest.address)
+    deadline = time.monotonic() + 20
+    while (tmp_path / "spool" / "killed").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)  # its steps are sent, and its session ended, while the learner has no policy yet
+    time.sleep(0.3)
+    end.ingest.publish(0, end.arrays)
+    end.take(BLOCK)
+    assert end.steps[0].index == 0

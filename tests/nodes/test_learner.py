@@ -241,6 +241,17 @@ def test_debt_is_capped_and_what_is_forgiven_is_logged(make_folder, make_client,
     assert max(record["learner/updates_owed"] for record in records) <= 30
 
 
+def test_free_updates_go_on_while_the_actor_rests_and_are_published(make_folder, make_client, start):
+    folder = make_folder(actor=ActorConfig(pace="realtime"), agent=msgspec.structs.replace(AGENT, utd="free"))
+    running = start(folder)
+    client = make_client(folder, make_steps(40))
+    assert (
+        client.wait_weights(5, 20).version >= 5
+    )  # 50 updates each, and only 20 transitions after the warm-up
+    running.end()
+    assert running.learner.counters.updates >= 250
+
+
 def test_three_actors_at_once_every_step_is_taken_exactly_once(make_folder, make_client, start):
     folder = make_folder(max_steps=300)
     running = start(folder)
