@@ -17,7 +17,8 @@ from serl_suite.nodes.config import ActorConfig, ActorSettings, EvaluationConfig
 from serl_suite.nodes.environment import Environment, EnvironmentFailure
 from serl_suite.nodes.ingest import Ingest
 from serl_suite.nodes.metrics import read_metrics
-from serl_suite.wire.client import LearnerUnreachable
+from serl_suite.wire.client import ActorClient, LearnerUnreachable
+from serl_suite.wire.messages import Step
 from serl_suite.wire.spaces import BadStep
 
 AGENT = RLPDConfig(num_critics=2, hidden=(16,), batch_size=16)
