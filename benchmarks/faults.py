@@ -1,4 +1,4 @@
-"""What dying and frozen processes cost: SIGKILL of learner and actor at random moments, SIGSTOP of the learner.
+"""What dying and frozen processes cost: SIGKILL of learner and actor at random moments, a learner stopped by SIGSTOP.
 
 Both run as `serl train` runs them, under the supervisor. The environment (tests/faults/counted_env.py) writes down what
 an actor took from it; that list is compared with the run folder's. The full measure is `--kills 50 --frozen-s 60`.

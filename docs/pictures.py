@@ -5,7 +5,6 @@ from pathlib import Path
 import cv2
 import gymnasium
 import numpy as np
-
 import serl_envs  # noqa: F401 - registers the tasks
 
 TASKS = ("FrankaReach-v0", "FrankaPickCube-v0", "FrankaPegInsert-v0", "FrankaBayonetLock-v0")

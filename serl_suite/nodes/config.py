@@ -67,13 +67,13 @@ class EvaluationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     window: int = 20
     """Training episodes in the rolling success rate."""
-    attempt_at: float = 0.9
+    attempt_at: float = 0.95
     """Rolling success rate from which the deterministic policy is evaluated."""
     attempt_every: int = 200
     """Env steps at least between two such evaluations."""
     attempt_episodes: int = 200
     """Episodes of such an evaluation."""
-    attempt_pass_at: float = 0.99
+    attempt_pass_at: float = 0.995
     """Success rate that ends training; above `pass_at`, since the last evaluation draws its episodes anew."""
     pass_at: float = 0.95
     """Success rate of the last evaluation that counts as passed."""

@@ -114,7 +114,9 @@ def test_stopped_killed_and_resumed_at_any_moment_it_goes_on_and_loses_nothing(t
         assert wait_until(lambda: not nodes_of(folder)) < 2.0
     with start(*resume, environment=environment) as process:
         wait_until((folder / "outcome.json").exists)
-        wait_until(lambda: not nodes_of(folder))  # the evaluation runs, in the process itself
+        wait_until(lambda: not nodes_of(folder))
+        trained = lines()
+        wait_until(lambda: lines() > trained)  # the evaluation runs, in the process itself
         took, out = interrupt(process, folder)
     assert "serl eval" in out
 

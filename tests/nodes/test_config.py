@@ -7,7 +7,7 @@ from serl_suite.nodes.config import ActorConfig, BadConfig, TrainConfig
 
 
 def test_free_updates_need_a_robot_that_sets_the_pace():
-    with pytest.raises(BadConfig, match="--actor.pace realtime"):
+    with pytest.raises(BadConfig, match=r"--actor\.pace realtime"):
         TrainConfig(task="T", agent=RLPDConfig(utd="free"))
     TrainConfig(task="T", agent=RLPDConfig(utd="free"), actor=ActorConfig(pace="realtime"))
 
