@@ -112,8 +112,9 @@ class Reception:
                     self._acknowledge(session)
             case messages.Bye():
                 self._writer.finish(session.id, session.hello.spec)
-                self._shelf.forget(session.identity)
                 self._sessions.end(session)
+                if not self._sessions.knows(session.identity):  # else its actor has inherited that session
+                    self._shelf.forget(session.identity)
             case _:
                 self._acknowledge(session)
 

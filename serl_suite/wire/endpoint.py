@@ -17,8 +17,6 @@ MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 """Most that one message may hold; two raw 1080p images take 12 MiB."""
 CUT_OFF = 4
 """Frames above `CUT_OFF` x the limit are not even received: libzmq drops the connection."""
-HEARTBEAT_MS = 1000
-HEARTBEAT_TIMEOUT_MS = 5000
 
 
 class AddressError(SerlError):
@@ -103,7 +101,7 @@ def bind_router(
         if e.errno == zmq.EADDRINUSE:
             raise PortInUse(
                 f"{address} is in use by another process; stop it (`ss -ltnp` names it) or choose another "
-                "port with --bind"
+                "port with --learner.bind"
             ) from None
         raise AddressError(f"cannot listen on {address}: {e}; use an address of this machine") from None
     return socket, authenticator
@@ -146,5 +144,3 @@ def _limit(socket: "zmq.Socket[bytes]", max_message_bytes: int, *, receive: int,
     socket.set(zmq.RCVHWM, receive)
     socket.set(zmq.SNDHWM, send)
     socket.set(zmq.MAXMSGSIZE, CUT_OFF * max_message_bytes)
-    socket.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
-    socket.set(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
