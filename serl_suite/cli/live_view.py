@@ -240,9 +240,9 @@ def _evaluation(state: TrainingState) -> tuple[Text, Text]:
         rule = f"from {100 * settings.attempt_at:.0f} % success on, deterministically"
         return Text("none yet"), Text(rule, style="dim")
     rate, at = state.last_evaluation
-    style = "bold green" if rate >= settings.pass_at else "bold"
+    style = "bold green" if rate >= settings.attempt_pass_at else "bold"
     return Text(f"{100 * rate:3.0f} % at step {at}", style=style), Text(
-        f"passes at {100 * settings.pass_at:.0f} %", style="dim"
+        f"ends training at {100 * settings.attempt_pass_at:g} %", style="dim"
     )
 
 

@@ -38,7 +38,7 @@ def run(arguments: Sequence[str]) -> int:
     folder, is_new = open_run(arguments, prog="serl train", description=DESCRIPTION)
     with discard_on_error(folder) if is_new else nullcontext():
         _prepare_demonstrations(folder, stop)
-    if not stop.is_set():
+    if not stop.is_set() and not folder.outcome.exists():
         with LiveView(folder) as view:
             Supervisor(folder, actors=folder.config.actors).train(stop, view.update)
     if not stop.is_set():

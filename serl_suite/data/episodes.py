@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from serl_suite.data.durable import write_durably
 from serl_suite.errors import SerlError
-from serl_suite.wire.messages import Step, check_step
+from serl_suite.wire.messages import Position, Step, check_order, check_step
 from serl_suite.wire.spaces import ArraySpec, BadStep, EnvSpec
 
 __all__ = [
@@ -134,9 +134,12 @@ def read_episode(path: Path) -> Episode:
     try:
         table = pq.read_table(path, page_checksum_verification=True, use_threads=False)
         steps, received = _steps(table, info.spec)
+        position = None
         for step in steps:
             check_step(info.spec, step)
-    except (OSError, pa.ArrowException, KeyError, ValueError, cv2.error, BadStep) as e:
+            check_order(position, step)
+            position = Position(step.seq, step.episode, step.index, step.ends_episode)
+    except (OSError, pa.ArrowException, LookupError, TypeError, ValueError, cv2.error, BadStep) as e:
         raise _corrupt(path, str(e)) from None
     return Episode(
         session_id=info.session_id, number=info.number, spec=info.spec, steps=steps, received=received,

@@ -119,7 +119,7 @@ class Journal:
         """
         self._wal_root, self._episode_root = run / "journal", run / "episodes"
         self._wal_root.mkdir(parents=True, exist_ok=True)
-        self._lock_fd = _lock(self._wal_root / "lock", run)
+        self._lock_fd = _lock(self._wal_root / ".lock", run)
         self._codec = Codec()
         self._positions: dict[str, Position] = {}
         self._specs: dict[str, EnvSpec] = {}

@@ -258,6 +258,8 @@ class Actor:
             weights = self._client.wait_weights(self._version + 1, 0.05)
             if weights is not None:
                 self._apply(weights)
+        while self._client.progress.updates_owed > self._settings.most_owed and not self._over(stop):
+            stop.wait(0.005)
 
     def _keep_rate(self, next_tick: float, stop: Event) -> float:
         """Real time: sleeps to the end of the period; a late step starts the next period at once."""

@@ -24,6 +24,8 @@ class ActorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Env steps of the run, from its beginning, in which actors act uniformly at random."""
     pace: Literal["lockstep", "realtime"]
     block_steps: int
+    most_owed: float
+    """In lockstep, actors wait while more updates than this are owed: several of them outrun a learner."""
     evaluation: "EvaluationConfig"
 
 
@@ -110,5 +112,25 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                 "--agent.utd free has no end in lockstep, where simulated time waits for the learner; "
                 "add --actor.pace realtime, or name a ratio"
             )
-        if self.actors < 1:
-            raise BadConfig(f"--actors is {self.actors}; at least one must act")
+        least = {
+            "--actors": (self.actors, 1),
+            "--max-steps": (self.max_steps, 1),
+            "--demo-episodes": (self.demo_episodes, 1),
+            "--actor.block-steps": (self.actor.block_steps, 1),
+            "--learner.threads": (self.learner.threads, 1),
+            "--learner.replay-capacity": (self.learner.replay_capacity, 2),
+            "--learner.warmup-steps": (self.learner.warmup_steps, 0),
+            "--learner.publish-every": (self.learner.publish_every, 1),
+            "--learner.checkpoint-every": (self.learner.checkpoint_every, 1),
+            "--evaluation.window": (self.evaluation.window, 1),
+            "--evaluation.attempt-episodes": (self.evaluation.attempt_episodes, 1),
+            "--evaluation.episodes": (self.evaluation.episodes, 1),
+        }
+        for name in ("attempt_at", "attempt_pass_at", "pass_at"):
+            if not 0.0 <= (rate := getattr(self.evaluation, name)) <= 1.0:
+                raise BadConfig(
+                    f"--evaluation.{name.replace('_', '-')} is {rate}; a success rate lies in [0, 1]"
+                )
+        for option, (value, smallest) in least.items():
+            if value < smallest:
+                raise BadConfig(f"{option} is {value}; give at least {smallest}")

@@ -14,7 +14,7 @@ from serl_suite.agents.registry import describe, make_policy
 from serl_suite.data.episodes import read_info
 from serl_suite.errors import SerlError
 from serl_suite.nodes.environment import Environment
-from serl_suite.nodes.evaluation import EvaluationResult, evaluate
+from serl_suite.nodes.evaluation import LAST_EVALUATION, EvaluationResult, evaluate
 from serl_suite.nodes.run_folder import RunFolder
 from serl_suite.nodes.video import film_policy
 from serl_suite.wire.messages import EpisodeOutcome, Observation
@@ -75,7 +75,9 @@ def evaluate_run(
     try:
         policy, version = _load_policy(folder, environment, seed)
         outcomes = []
-        for outcome in evaluate(environment, policy, episodes=episodes, seed=seed, should_stop=should_stop):
+        for outcome in evaluate(
+            environment, policy, episodes=episodes, seed=LAST_EVALUATION + seed, should_stop=should_stop
+        ):
             outcomes.append(outcome)
             progress(outcome)
     finally:
@@ -112,7 +114,7 @@ def _film(folder: RunFolder, result: EvaluationResult, should_stop: Callable[[],
                 environment,
                 _load_policy(folder, environment, result.seed)[0],
                 episodes=episodes,
-                seed=result.seed,
+                seed=LAST_EVALUATION + result.seed,
                 knows_success=result.knows_success,
                 mp4=folder.path / "evaluation.mp4",
                 gif=folder.path / "evaluation.gif",

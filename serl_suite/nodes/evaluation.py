@@ -13,7 +13,9 @@ from serl_suite.wire.messages import EpisodeOutcome, Observation
 __all__ = ["EvaluationResult", "evaluate", "read_result", "wilson_interval"]
 
 SEED_OFFSET = 1_000_000
-"""Evaluation episodes are seeded apart from every training episode."""
+LAST_EVALUATION = 2**30
+"""Added to the seed of a run's last evaluation: its episodes are neither demonstrated nor trained nor attempted on,
+all of which are seeded below 2^31 or with the run's steps."""
 
 
 class EvaluationResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -96,7 +96,7 @@ class JournalWriter:
                     waited = 0
                     self._write(time.monotonic() + TICK_S)
             self._write(0.0)
-        except (SerlError, OSError, ValueError) as e:
+        except (SerlError, OSError, ValueError, TypeError, ArithmeticError) as e:
             logger.error("the journal cannot go on: %s", e)
             with self._progress:
                 self.error = e if isinstance(e, SerlError | OSError) else SerlError(f"journal: {e}")

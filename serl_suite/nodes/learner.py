@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from serl_suite.agents.agent import Agent
+from serl_suite.agents.agent import Agent, BadAgent
 from serl_suite.agents.checkpoint import load_checkpoint, save_checkpoint
-from serl_suite.agents.registry import describe, make_agent
+from serl_suite.agents.registry import describe, make_agent, make_policy
 from serl_suite.data.episodes import read_dataset
 from serl_suite.data.journal import Journal
 from serl_suite.data.replay import Replay, mixed_sample
@@ -33,6 +33,9 @@ __all__ = ["Learner", "Outcome"]
 log = logging.getLogger(__name__)
 
 LOG_PERIOD_S = 1.0
+MAX_STATE_DIM = 16_384
+LINGER_S = 2.0
+"""Actors of an earlier start get this long to come back and hear that training is over."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -87,12 +90,14 @@ class Learner:
         self._pending_transitions = 0
         self._previous: dict[str, Step] = {}
         self._agent: Agent | None = None
+        self._catching_up = False
         self._published_at = 0
         self._checkpointed_at = 0
         self._log = _Log()
         self._clock_s = time.monotonic()
         self._journal = Journal(run.path)
         self._queue(self._journal.recover())
+        self._spec = self._spec or next(iter(self._journal.specs.values()), None)
         settings = self.config.learner
         keys = server_keys(folder=Path(settings.keys)) if settings.keys is not None else None
         bind = run.address.read_text() if run.address.exists() else settings.bind
@@ -100,11 +105,13 @@ class Learner:
         self._ingest.set_agent(msgspec.to_builtins(self._actor_settings()))
 
     def _actor_settings(self) -> ActorSettings:
+        utd = self.config.agent.utd
         return ActorSettings(
             policy=describe("rlpd", self.config.agent),
             random_steps=0 if self._demo_episodes else self.config.learner.warmup_steps,
             pace=self.config.actor.pace,
             block_steps=self.config.actor.block_steps,
+            most_owed=float("inf") if utd == "free" else 2.0 * utd * self.config.actor.block_steps,
             evaluation=self.config.evaluation,
         )
 
@@ -156,6 +163,9 @@ class Learner:
     def _leave_results(self) -> None:
         if self.outcome is not None:
             self._ingest.broadcast_stop(self.outcome.reason)
+            deadline = time.monotonic() + LINGER_S
+            while not self._ingest.sessions and time.monotonic() < deadline:
+                time.sleep(0.05)
         if self._agent is not None:
             self._save_checkpoint(self._agent)
             if self.outcome is None or not self.outcome.passed:
@@ -164,8 +174,14 @@ class Learner:
             self.run_folder.outcome.write_bytes(msgspec.json.encode(self.outcome))
 
     def _check_spec(self, spec: EnvSpec) -> str | None:
-        """The first actor's spaces are the run's, unless demonstrations fixed them."""
+        """The first actor's spaces are the run's, unless demonstrations or the journal fixed them."""
         if self._spec is None:
+            if spec.state_dim > MAX_STATE_DIM:
+                return f"a state of {spec.state_dim} numbers; at most {MAX_STATE_DIM} can be learned on"
+            try:
+                make_policy(describe("rlpd", self.config.agent), spec, seed=0)
+            except BadAgent as error:
+                return str(error)
             self._spec = spec
         return self._spec.difference(spec)
 
@@ -185,7 +201,9 @@ class Learner:
         if not self._lockstep:  # actors take newer versions only, and a killed learner had published some
             self.counters.version = max(self.counters.version, newest_used + 1)
         self._tell_progress()
-        self._ingest.publish(self.counters.version, self._agent.policy_state())
+        self._catching_up = self._lockstep and self._pending_transitions >= self.config.actor.block_steps
+        if not self._catching_up:
+            self._ingest.publish(self.counters.version, self._agent.policy_state())
 
     def _restore(self, agent: Agent) -> None:
         if not self.run_folder.checkpoint.exists():
@@ -265,7 +283,7 @@ class Learner:
     def _owe(self) -> None:
         """One more transition: adds its updates to the debt, up to the cap."""
         self.counters.env_steps += 1
-        if self.counters.env_steps == self.config.learner.warmup_steps and not self._demo_episodes:
+        if self.counters.env_steps == max(1, self.config.learner.warmup_steps) and not self._demo_episodes:
             assert self._agent is not None
             self._agent.fit_normaliser(self._online.states())
         utd = self.config.agent.utd
@@ -295,11 +313,16 @@ class Learner:
         self.counters.version += 1
         self._published_at = self.counters.updates
         self._tell_progress()
+        if self._catching_up and self._pending_transitions >= self.config.actor.block_steps:
+            return  # an actor that began with this policy would lag behind by the rest of the journal for ever
+        self._catching_up = False
         self._ingest.publish(self.counters.version, agent.policy_state())
 
     def _tell_progress(self) -> None:
         received = self.counters.env_steps + self._pending_transitions
-        self._ingest.set_progress(received, self.counters.owed)
+        utd = self.config.agent.utd
+        ahead = 0.0 if utd == "free" else utd * self._pending_transitions
+        self._ingest.set_progress(received, self.counters.owed + ahead)
 
     def _save_checkpoint(self, agent: Agent) -> None:
         """Only once all steps it counts are durable; where they cannot be, the checkpoint before stays."""

@@ -93,17 +93,25 @@ class Supervisor:
         Raises:
             NodeFailed: A node ended with an error of its own, or is killed again and again.
         """
+        if self._nodes["learner"].returncode == 0:
+            if not self.run_folder.outcome.exists():
+                raise NodeFailed(
+                    f"the learner was ended from outside; data is kept, go on with `serl train --resume "
+                    f"{self.run_folder.path}`"
+                )
+            return True
         for name, node in self._nodes.items():
             code = node.returncode
-            if code is not None and code < 0 and self._may_restart():
-                log.warning("%s was killed by signal %d; starting it again", name, -code)
+            ended_early = code == 0 and not self.run_folder.outcome.exists()
+            if code is not None and (code < 0 or ended_early) and self._may_restart():
+                log.warning("%s ended with code %d while training goes on; starting it again", name, code)
                 self._nodes[name] = self._spawn(name)
             elif code not in (None, 0):
                 raise NodeFailed(
                     f"{name} ended with exit code {code}{self._disk_note()}; data is kept, `serl train --resume "
                     f"{self.run_folder.path}` goes on. Its last words ({node.log}):\n{node.last_words()}"
                 )
-        return self._nodes["learner"].returncode == 0
+        return False
 
     def _may_restart(self) -> bool:
         """Counts a restart; False where the ones before have brought the run no further."""

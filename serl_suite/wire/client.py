@@ -165,11 +165,13 @@ class ActorClient:
 
     def take_weights(self) -> Weights | None:
         """The newest weights that arrived since the last call, or None. float32; the arrays are the caller's."""
+        self._raise_failure()
         return self._take_weights(at_least=0)
 
     def wait_weights(self, version: int, timeout_s: float | None = None) -> Weights | None:
         """Waits for weights of at least `version`; None after `timeout_s`, or when the learner stops."""
         self._inbox.wait_weights(version, timeout_s)
+        self._raise_failure()
         return self._take_weights(at_least=version)
 
     def send_evaluation(

@@ -5,7 +5,7 @@ taken and the observation after it. Each observation is sent and stored once; tr
 index t-1, action, reward, terminated of index t, observation of index t).
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -25,6 +25,9 @@ SCHEMA = 1
 
 SOURCES = ("policy", "scripted", "human")
 Array = npt.NDArray[Any]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+Number = Annotated[int, msgspec.Meta(ge=-1, le=2**62)]
+"""As `Count`, with -1 for none yet."""
 
 
 class WireError(SerlError):
@@ -34,11 +37,11 @@ class WireError(SerlError):
 class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """One step of an episode; `(session_id, seq)` names it for ever."""
 
-    seq: int
+    seq: Count
     """Counts a session's steps: 0, 1, 2, ... without gaps."""
-    episode: int
+    episode: Count
     """Counts a session's episodes."""
-    index: int
+    index: Count
     """Place in the episode; 0 is the reset."""
     observation: Observation
     """After the action (index 0: after the reset)."""
@@ -52,7 +55,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     source: str = "policy"
     """Who chose the action: policy, scripted or human."""
     intervention: bool = False
-    policy_version: int = 0
+    policy_version: Number = 0
     """Weights that chose the action."""
     time_s: float = 0.0
     """Control clock of the observation."""
@@ -87,7 +90,7 @@ class Hello(Message, frozen=True):
     actor: str
     """For people: host name or the like."""
     spec: EnvSpec
-    first_seq: int = 0
+    first_seq: Count = 0
     """Lowest step that the actor can still send."""
 
 
@@ -96,7 +99,7 @@ class Welcome(Message, frozen=True):
 
     session_id: str
     run_id: str
-    last_durable_seq: int
+    last_durable_seq: Number
     """-1: nothing yet."""
     agent: dict[str, Any]
     """JSON-like; what the actor builds its policy from."""
@@ -126,7 +129,7 @@ class Resend(Message, frozen=True):
     """Learner: a gap; go back to `from_seq`."""
 
     session_id: str
-    from_seq: int
+    from_seq: Count
 
 
 class Ping(Message, frozen=True):
@@ -180,12 +183,12 @@ class Evaluation(Message, frozen=True):
     """Actor: what a fixed policy achieved, acting deterministically."""
 
     session_id: str
-    number: int
+    number: Count
     """Counts a session's evaluations from 0."""
-    version: int
-    env_steps: int
+    version: Number
+    env_steps: Count
     """`Ack.env_steps` when it began."""
-    episodes: list[EpisodeOutcome]
+    episodes: Annotated[list[EpisodeOutcome], msgspec.Meta(min_length=1, max_length=100_000)]
     arrays: dict[str, Array] = {}
     """The evaluated policy."""
 
@@ -210,8 +213,9 @@ def check_step(spec: EnvSpec, step: Step) -> None:
             raise BadStep("a reset (index 0) carries no action and every other step carries one")
         if step.action is not None:
             spec.check_action(step.action)
-        if not np.isfinite(step.reward):
-            raise BadStep(f"reward is {step.reward}")
+        for name, value in (("reward", step.reward), ("time_s", step.time_s)):
+            if not np.isfinite(value):
+                raise BadStep(f"{name} is {value}")
         if step.source not in SOURCES:
             raise BadStep(f"source is {step.source!r}, not one of {SOURCES}")
         if min(step.seq, step.episode, step.index) < 0:

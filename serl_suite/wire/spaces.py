@@ -4,6 +4,7 @@ No gymnasium here: spaces are read by their attributes, so that the learner, whi
 imports no environment.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol
@@ -37,6 +38,8 @@ DTYPES = frozenset(
     ]
 )
 DEFAULT_RATE_HZ = 10.0
+MAX_SIZE = 64 * 1024 * 1024
+"""Elements of one array; more is a mistake or an attack."""
 
 
 class BadStep(SerlError):
@@ -56,6 +59,15 @@ class ArraySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     low: Bound = None
     """One bound for every element, or one each (C order); None is unbounded."""
     high: Bound = None
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype {self.dtype!r} is none of {sorted(DTYPES)}")
+        if min(self.shape, default=0) < 0 or math.prod(self.shape) > MAX_SIZE:
+            raise ValueError(f"shape {self.shape} is negative or holds more than {MAX_SIZE} elements")
+        for bound in (self.low, self.high):
+            if isinstance(bound, tuple) and len(bound) != math.prod(self.shape):
+                raise ValueError(f"{len(bound)} bounds for an array of shape {self.shape}")
 
     @cached_property
     def low_array(self) -> npt.NDArray[np.float64]:

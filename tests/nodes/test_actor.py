@@ -62,6 +62,7 @@ class LearnerEnd:
             random_steps=random_steps,
             pace=pace,
             block_steps=BLOCK,
+            most_owed=1000.0,
             evaluation=evaluation or EvaluationConfig(),
         )
         self.ingest.set_agent(msgspec.to_builtins(settings))
@@ -240,6 +241,9 @@ def test_an_actor_that_joins_later_counts_on_from_the_run(make_end, start, tmp_p
     end.ingest.publish(0, end.arrays)
     actor, *_ = start(end.ingest.address)
     end.take(2 * BLOCK)
+    deadline = time.monotonic() + 5  # the learner's end may have a step before its actor has counted it
+    while actor.env_steps < 480 + 2 * BLOCK and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert actor.env_steps == 480 + 2 * BLOCK
     firsts = [step.observation["x"].tolist() for step in end.steps if step.index == 0]
     other_end = make_end(random_steps=100)
