@@ -1,6 +1,7 @@
 """`serl train`: one command from nothing to a judged policy."""
 
 import shutil
+import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
@@ -47,7 +48,8 @@ def run(arguments: Sequence[str]) -> int:
         return evaluate_and_report(folder, stop)
     from serl_suite.cli.main import EXIT_INTERRUPTED
 
-    print(f"Stopped; everything is kept. Go on with: serl train --resume {folder.path}")  # noqa: T201
+    serl = "serl" if shutil.which("serl") else sys.argv[0]
+    print(f"Stopped; everything is kept. Go on with: {serl} train --resume {folder.path}")  # noqa: T201
     return EXIT_INTERRUPTED
 
 

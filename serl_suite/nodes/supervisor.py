@@ -1,9 +1,12 @@
 """The supervisor: runs a learner and its actors on one machine, and starts again what was killed."""
 
+import fcntl
 import logging
+import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from threading import Event
 
 import msgspec
@@ -11,7 +14,7 @@ import msgspec
 from serl_suite.errors import SerlError
 from serl_suite.nodes.learner import Outcome
 from serl_suite.nodes.processes import NodeProcess
-from serl_suite.nodes.run_folder import RunFolder
+from serl_suite.nodes.run_folder import RunFolder, RunFolderError
 
 __all__ = ["NodeFailed", "Supervisor"]
 
@@ -62,7 +65,28 @@ class Supervisor:
 
         Raises:
             NodeFailed: A node could not start or died.
+            RunFolderError: Another supervisor runs it.
         """
+        with self._alone():
+            return self._train(stop, on_tick)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Holds the run's lock, which the kernel lets go of with the process."""
+        descriptor = os.open(self.run_folder.logs / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                path = self.run_folder.path
+                raise RunFolderError(
+                    f"{path} is being trained by another `serl train`; stop that first"
+                ) from None
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _train(self, stop: Event, on_tick: Callable[[], None]) -> Outcome | None:
         self.run_folder.outcome.unlink(missing_ok=True)
         try:
             self._start()

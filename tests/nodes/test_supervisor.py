@@ -10,7 +10,7 @@ import pytest
 from serl_suite.nodes import supervisor as supervisor_module
 from serl_suite.nodes.config import TrainConfig
 from serl_suite.nodes.processes import NodeProcess
-from serl_suite.nodes.run_folder import RunFolder
+from serl_suite.nodes.run_folder import RunFolder, RunFolderError
 from serl_suite.nodes.supervisor import NodeFailed, Supervisor
 
 
@@ -107,3 +107,11 @@ def test_last_words_are_the_end_of_the_log(tmp_path):
     words = process.last_words(3)
     assert words.splitlines()[:-1] == ["line 98", "line 99"]
     assert "no command 'nonsense'" in words
+
+
+def test_a_second_supervisor_of_a_run_touches_nothing(make_folder):
+    run = make_folder("Toy-v0")
+    run.announce("tcp://127.0.0.1:1")
+    with Supervisor(run)._alone(), pytest.raises(RunFolderError, match="another `serl train`"):
+        Supervisor(RunFolder(run.path)).train(threading.Event(), lambda: None)
+    assert run.address.read_text() == "tcp://127.0.0.1:1"
