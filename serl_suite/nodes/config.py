@@ -70,7 +70,7 @@ class EvaluationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     window: int = 20
     """Training episodes in the rolling success rate."""
     attempt_at: float = 0.95
-    """Rolling success rate from which the deterministic policy is evaluated."""
+    """Rolling success rate from which the deterministic policy is evaluated; above 1: never before the end."""
     attempt_every: int = 200
     """Env steps at least between two such evaluations."""
     attempt_episodes: int = 200
@@ -126,11 +126,10 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             "--evaluation.attempt-episodes": (self.evaluation.attempt_episodes, 1),
             "--evaluation.episodes": (self.evaluation.episodes, 1),
         }
-        for name in ("attempt_at", "attempt_pass_at", "pass_at"):
-            if not 0.0 <= (rate := getattr(self.evaluation, name)) <= 1.0:
-                raise BadConfig(
-                    f"--evaluation.{name.replace('_', '-')} is {rate}; a success rate lies in [0, 1]"
-                )
+        if not 0.0 <= self.evaluation.pass_at <= 1.0:
+            raise BadConfig(
+                f"--evaluation.pass-at is {self.evaluation.pass_at}; a success rate lies in [0, 1]"
+            )
         for option, (value, smallest) in least.items():
             if value < smallest:
                 raise BadConfig(f"{option} is {value}; give at least {smallest}")
