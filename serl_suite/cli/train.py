@@ -48,7 +48,8 @@ def run(arguments: Sequence[str]) -> int:
         return evaluate_and_report(folder, stop)
     from serl_suite.cli.main import EXIT_INTERRUPTED
 
-    serl = "serl" if shutil.which("serl") else sys.argv[0]
+    typed = sys.argv[0].endswith("/serl") and shutil.which("serl") is None
+    serl = sys.argv[0] if typed else "serl"
     print(f"Stopped; everything is kept. Go on with: {serl} train --resume {folder.path}")  # noqa: T201
     return EXIT_INTERRUPTED
 

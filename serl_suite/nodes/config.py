@@ -126,10 +126,6 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             "--evaluation.attempt-episodes": (self.evaluation.attempt_episodes, 1),
             "--evaluation.episodes": (self.evaluation.episodes, 1),
         }
-        if not 0.0 <= self.evaluation.pass_at <= 1.0:
-            raise BadConfig(
-                f"--evaluation.pass-at is {self.evaluation.pass_at}; a success rate lies in [0, 1]"
-            )
         for option, (value, smallest) in least.items():
             if value < smallest:
                 raise BadConfig(f"{option} is {value}; give at least {smallest}")
