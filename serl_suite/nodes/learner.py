@@ -84,6 +84,9 @@ class Learner:
         self.outcome: Outcome | None = None
         tune_host(self.config.learner.threads)
         self._lockstep = self.config.actor.pace == "lockstep"
+        self._free = self.config.agent.utd == "free"
+        self._utd = 0.0 if self.config.agent.utd == "free" else self.config.agent.utd
+        """Updates that a transition owes; none where they run free."""
         self._demo_episodes = read_dataset(run.demos) if any(run.demos.iterdir()) else []
         self._spec: EnvSpec | None = self._demo_episodes[0].spec if self._demo_episodes else None
         self._pending: deque[tuple[str, Step]] = deque()
@@ -105,13 +108,12 @@ class Learner:
         self._ingest.set_agent(msgspec.to_builtins(self._actor_settings()))
 
     def _actor_settings(self) -> ActorSettings:
-        utd = self.config.agent.utd
         return ActorSettings(
             policy=describe("rlpd", self.config.agent),
             random_steps=0 if self._demo_episodes else self.config.learner.warmup_steps,
             pace=self.config.actor.pace,
             block_steps=self.config.actor.block_steps,
-            most_owed=float("inf") if utd == "free" else 2.0 * utd * self.config.actor.block_steps,
+            most_owed=2.0 * self._utd * self.config.actor.block_steps,
             evaluation=self.config.evaluation,
         )
 
@@ -254,8 +256,7 @@ class Learner:
 
     @property
     def _runs_free(self) -> bool:
-        free = self.config.agent.utd == "free"
-        return free and self.counters.env_steps > self.config.learner.warmup_steps
+        return self._free and self.counters.env_steps > self.config.learner.warmup_steps
 
     def _take_steps(self) -> None:
         """In lockstep one whole block, else everything that has arrived, and the updates that this owes."""
@@ -286,16 +287,14 @@ class Learner:
         if self.counters.env_steps == max(1, self.config.learner.warmup_steps) and not self._demo_episodes:
             assert self._agent is not None
             self._agent.fit_normaliser(self._online.states())
-        utd = self.config.agent.utd
-        if self.counters.env_steps > self.config.learner.warmup_steps and utd != "free":
-            owed = self.counters.owed + utd
+        if self.counters.env_steps > self.config.learner.warmup_steps:
+            owed = self.counters.owed + self._utd
             self.counters.owed = min(owed, self.config.learner.max_owed_updates)
             self.counters.forgiven += owed - self.counters.owed
 
     def _update(self, agent: Agent) -> None:
         settings = self.config.agent
-        fraction = settings.demo_fraction if len(self._demos) else 0.0
-        batch = mixed_sample(self._online, self._demos, settings.batch_size, fraction)
+        batch = mixed_sample(self._online, self._demos, settings.batch_size, settings.demo_fraction)
         self._log.losses.update(agent.update(batch))
         self.counters.updates += 1
 
@@ -320,9 +319,7 @@ class Learner:
 
     def _tell_progress(self) -> None:
         received = self.counters.env_steps + self._pending_transitions
-        utd = self.config.agent.utd
-        ahead = 0.0 if utd == "free" else utd * self._pending_transitions
-        self._ingest.set_progress(received, self.counters.owed + ahead)
+        self._ingest.set_progress(received, self.counters.owed + self._utd * self._pending_transitions)
 
     def _save_checkpoint(self, agent: Agent) -> None:
         """Only once all steps it counts are durable; where they cannot be, the checkpoint before stays."""

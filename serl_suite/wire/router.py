@@ -9,6 +9,7 @@ from collections.abc import Callable
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from serl_suite.errors import SerlError
 from serl_suite.wire.codec import Buffer, Codec
 from serl_suite.wire.endpoint import Waker, bind_router
 from serl_suite.wire.keys import ServerKeys
@@ -44,7 +45,7 @@ class Router:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         try:
             self._socket, self._authenticator = bind_router(self._context, bind, keys, max_message_bytes)
-        except BaseException:
+        except (SerlError, OSError, zmq.ZMQError):
             self._context.term()
             raise
         self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
