@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from serl_suite.data.journal import Journal
 from serl_suite.errors import SerlError
-from serl_suite.nodes.arrivals import step_bytes
 from serl_suite.wire.messages import Step
 from serl_suite.wire.spaces import EnvSpec
 
@@ -30,7 +29,6 @@ class _Entry(NamedTuple):
     spec: EnvSpec
     steps: list[Step]
     """Empty: the session has ended."""
-    nbytes: int
 
 
 class JournalWriter:
@@ -48,8 +46,8 @@ class JournalWriter:
         """The last durable seq of each session that this writer wrote to."""
         self._journal, self._on_durable = journal, on_durable
         self._queue: deque[_Entry] = deque()
-        self._put = self._put_bytes = 0
-        self._done = self._done_bytes = 0
+        self._put = self._done = 0
+        """Steps so far."""
         self._closing = threading.Event()
         self._progress = threading.Condition()
         self.error: SerlError | OSError | None = None
@@ -58,17 +56,17 @@ class JournalWriter:
         self._thread.start()
 
     @property
-    def nbytes(self) -> int:
-        """Of the steps that are not durable yet, about."""
-        return self._put_bytes - self._done_bytes
+    def steps(self) -> int:
+        """How many are not durable yet."""
+        return self._put - self._done
 
     def put(self, session_id: str, spec: EnvSpec, steps: list[Step]) -> None:
         """Takes the session's next steps, one or more. For one thread, as is `finish`."""
-        self._enqueue(_Entry(session_id, spec, steps, sum(map(step_bytes, steps))))
+        self._enqueue(_Entry(session_id, spec, steps))
 
     def finish(self, session_id: str, spec: EnvSpec) -> None:
         """The session has ended."""
-        self._enqueue(_Entry(session_id, spec, [], 0))
+        self._enqueue(_Entry(session_id, spec, []))
 
     def flush(self, timeout_s: float | None = None) -> bool:
         """Waits until every step put so far is durable; False where it is not."""
@@ -83,9 +81,8 @@ class JournalWriter:
         self._thread.join()
 
     def _enqueue(self, entry: _Entry) -> None:
-        self._put_bytes += entry.nbytes
         self._queue.append(entry)
-        self._put += 1
+        self._put += len(entry.steps)
 
     def _run(self) -> None:
         try:
@@ -107,7 +104,7 @@ class JournalWriter:
         while self._queue:
             batch.append(self._queue.popleft())
         durable = {}
-        for session_id, spec, steps, _ in batch:
+        for session_id, spec, steps in batch:
             for step in steps:
                 self._journal.append(session_id, spec, step)
                 durable[session_id] = step.seq
@@ -116,8 +113,7 @@ class JournalWriter:
         if batch:
             self._journal.sync()
             with self._progress:
-                self._done += len(batch)
-                self._done_bytes += sum(entry.nbytes for entry in batch)
+                self._done += sum(len(entry.steps) for entry in batch)
                 self._progress.notify_all()
             self.durable.update(durable)
             self._on_durable()

@@ -173,7 +173,8 @@ class Reception:
             self._router.drop("gaps", f"step {step.seq} came where {due} is due")
             self._ask_again(session, due)
         elif (
-            max(self._arrivals.nbytes, self._writer.nbytes) > BACKLOG_BYTES or self._writer.error is not None
+            max(self._arrivals.steps, self._writer.steps) * session.hello.spec.step_bytes > BACKLOG_BYTES
+            or self._writer.error is not None
         ):
             self._router.drop("backlog", "steps come faster than they are taken; they will be sent again")
         else:

@@ -5,6 +5,7 @@ taken and the observation after it. Each observation is sent and stored once; tr
 index t-1, action, reward, terminated of index t, observation of index t).
 """
 
+import math
 from typing import Annotated, Any
 
 import msgspec
@@ -214,7 +215,7 @@ def check_step(spec: EnvSpec, step: Step) -> None:
         if step.action is not None:
             spec.check_action(step.action)
         for name, value in (("reward", step.reward), ("time_s", step.time_s)):
-            if not np.isfinite(value):
+            if not math.isfinite(value):
                 raise BadStep(f"{name} is {value}")
         if step.source not in SOURCES:
             raise BadStep(f"source is {step.source!r}, not one of {SOURCES}")

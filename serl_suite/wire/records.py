@@ -17,7 +17,7 @@ import numpy as np
 
 from serl_suite.errors import SerlError
 
-__all__ = ["FULL", "Buffer", "DiskFull", "Record", "RecordFile", "pack", "scan", "unpack"]
+__all__ = ["FULL", "Buffer", "DiskFull", "Record", "RecordFile", "pack", "refuse_if_full", "scan", "unpack"]
 
 Buffer = bytes | memoryview
 HEAD = struct.Struct("<II")
@@ -29,6 +29,15 @@ FULL = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 
 class DiskFull(SerlError):
     """The file system takes no more; what was written before is whole."""
+
+
+def refuse_if_full(error: OSError, what: str) -> None:
+    """Raises: DiskFull, where that is what `error` says; `what` was to be done."""
+    if error.errno in FULL:
+        raise DiskFull(
+            f"cannot {what}: {error.strerror}; free space on that file system (or raise the quota), nothing that was "
+            "accepted before is lost"
+        ) from error
 
 
 class Record(NamedTuple):
@@ -114,11 +123,7 @@ class RecordFile:
                     written += os.pwrite(self.fd, rest[written:], start + written)
         except OSError as e:
             os.ftruncate(self.fd, start)
-            if e.errno in FULL:
-                raise DiskFull(
-                    f"cannot write {length} bytes to {self.path}: {e.strerror}; free space on that file system "
-                    "(or raise the quota), nothing that was accepted before is lost"
-                ) from e
+            refuse_if_full(e, f"write {length} bytes to {self.path}")
             raise
         self.size = start + length
         return length
@@ -131,12 +136,6 @@ class RecordFile:
         """Drops everything after `size` bytes."""
         os.ftruncate(self.fd, size)
         self.size = size
-
-    def rewind(self, path: Path) -> None:
-        """Renames the file and writes over it from the beginning: what lies there already costs no allocation,
-        and a reader must tell old records from new ones by what they hold."""
-        self.path.rename(path)
-        self.path, self.size = path, 0
 
     def sync(self) -> None:
         """Returns when everything appended is on the disk itself."""

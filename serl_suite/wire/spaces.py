@@ -38,6 +38,7 @@ DTYPES = frozenset(
     ]
 )
 DEFAULT_RATE_HZ = 10.0
+STEP_OVERHEAD_BYTES = 512
 MAX_SIZE = 64 * 1024 * 1024
 """Elements of one array; more is a mistake or an attack."""
 
@@ -86,7 +87,12 @@ class ArraySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     @cached_property
     def size(self) -> int:
         """How many elements."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Of one such array."""
+        return self.size * self.numpy_dtype.itemsize
 
     @property
     def is_image(self) -> bool:
@@ -125,6 +131,11 @@ class EnvSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def state_keys(self) -> tuple[str, ...]:
         """Sorted keys of everything else."""
         return tuple(sorted(key for key, spec in self.observation.items() if not spec.is_image))
+
+    @cached_property
+    def step_bytes(self) -> int:
+        """What a step keeps in memory, about."""
+        return sum(spec.nbytes for spec in [*self.observation.values(), self.action]) + STEP_OVERHEAD_BYTES
 
     @cached_property
     def state_dim(self) -> int:

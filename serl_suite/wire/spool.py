@@ -1,7 +1,7 @@
 """What the learner has not acknowledged yet: steps on disk, to be read back when they must be sent (again).
 
 A session is a folder: `lock` (held while its actor lives), `session.log` (its hello, the run it belongs to) and
-segments `steps-<first seq>.log` (wire/records.py), each let go once every step in it is acknowledged; such a file
+segments `steps-<first seq>.log` (wire/segments.py), each let go once every step in it is acknowledged; such a file
 is written over as a later segment, so a record counts only where its seq is due. Writing goes to the page cache,
 which is the memory of unacknowledged steps: it outlives this process and is bounded by the operating system.
 """
@@ -19,6 +19,7 @@ from serl_suite.errors import SerlError
 from serl_suite.wire.codec import Codec, EncodedStep
 from serl_suite.wire.messages import Hello
 from serl_suite.wire.records import RecordFile, pack, scan, unpack
+from serl_suite.wire.segments import Segment
 
 __all__ = ["Spool", "SpoolError"]
 
@@ -49,9 +50,9 @@ class Spool:
         self.next_seq = 0
         self._lock = threading.Lock()
         self._segment_bytes = segment_bytes
-        self._index: list[tuple[RecordFile, int, int]] = []
-        self._segments: list[RecordFile] = []
-        self._spares: list[RecordFile] = []
+        self._index: list[tuple[Segment, int, int]] = []
+        self._segments: list[Segment] = []
+        self._spares: list[Segment] = []
         self._spares_made = 0
         self._lock_fd = lock_fd
 
@@ -130,7 +131,7 @@ class Spool:
             self.next_seq = seq + 1
 
     def get(self, seq: int) -> EncodedStep:
-        """A step that is not acknowledged yet.
+        """A step that is not acknowledged yet; its buffers change some time after it is.
 
         Raises: SpoolError, where the file was damaged from outside.
         """
@@ -164,9 +165,8 @@ class Spool:
 
     def close(self, *, delete: bool) -> None:
         """Lets go of the files; `delete` where everything was acknowledged."""
-        for segment in [*self._segments, *self._spares]:
-            segment.close()
         self._segments.clear()
+        self._spares.clear()
         if delete:
             shutil.rmtree(self.folder)
         os.close(self._lock_fd)
@@ -178,25 +178,24 @@ class Spool:
         finally:
             file.close()
 
-    def _segment_for(self, seq: int, length: int) -> RecordFile:
+    def _segment_for(self, seq: int, length: int) -> Segment:
         segments = self._segments
-        if segments and segments[-1].size + length <= self._segment_bytes:
+        if segments and segments[-1].size + length <= segments[-1].capacity:
             return segments[-1]
         path = self.folder / f"steps-{seq:012d}.log"
         with self._lock:
-            segment = self._spares.pop() if self._spares else None
-        if segment is None:
-            segment = RecordFile(path)
-            segment.size = 0
+            spare = self._spares.pop() if self._spares and length <= self._segment_bytes else None
+        if spare is None:
+            segment = Segment(path, max(length, self._segment_bytes))
         else:
+            segment = spare
             segment.rewind(path)
         with self._lock:
             self._segments.append(segment)
         return segment
 
-    def _let_go(self, segment: RecordFile) -> None:
-        if len(self._spares) >= SPARES:
-            segment.close()
+    def _let_go(self, segment: Segment) -> None:
+        if len(self._spares) >= SPARES or segment.capacity != self._segment_bytes:
             segment.path.unlink()
             return
         self._spares_made += 1
@@ -209,9 +208,9 @@ class Spool:
             due = int(path.stem.partition("-")[2])
             if not self._segments:
                 self.first_seq = self.next_seq = due
-            segment = RecordFile(path)
+            segment = Segment(path)
             self._segments.append(segment)
-            for record in scan(_contents(path)):
+            for record in scan(segment.contents()):
                 if not record.parts or record.parts[0] != SEQ.pack(due):
                     break
                 if due != self.next_seq:

@@ -266,9 +266,11 @@ def test_a_subscriber_that_stops_reading_costs_the_learner_one_message(learner):
 def test_every_kept_version_in_turn_where_asked_for(learner, make_client):
     client = make_client(learner.address, in_order_weights=True)
     client.connect(10)
-    for version in range(5):
+    learner.ingest.publish(0, {"w": np.zeros(3, np.float32)})
+    assert client.wait_weights(0, 5).version == 0
+    for version in range(1, 5):
         learner.ingest.publish(version, {"w": np.full(3, version, np.float32)})
-    assert [client.wait_weights(version, 5).version for version in range(5)] == [0, 1, 2, 3, 4]
+    assert [client.wait_weights(version, 5).version for version in range(1, 5)] == [1, 2, 3, 4]
     assert client.wait_weights(5, 0.05) is None
 
 

@@ -89,12 +89,13 @@ def test_what_a_dead_actor_left_is_found_once_and_removed_when_done(tmp_path):
 
 def test_a_session_cut_at_every_byte_keeps_every_whole_step(tmp_path):
     spool = Spool.create(tmp_path, HELLO)
-    ends = []
+    lengths = []
     for seq in range(3):
         spool.append(seq, encoded(seq))
-        ends.append((spool.folder / "steps-000000000000.log").stat().st_size)
+        lengths.append(sum(map(len, pack([bytes(8), encoded(seq).header, *encoded(seq).buffers]))))
     spool.close(delete=False)
-    data = (spool.folder / "steps-000000000000.log").read_bytes()
+    ends = np.cumsum(lengths)
+    data = (spool.folder / "steps-000000000000.log").read_bytes()[: ends[-1]]
     for cut in [*range(ends[0], len(data), 331), *range(ends[1] - 3, ends[1] + 4), len(data) - 1, len(data)]:
         (spool.folder / "steps-000000000000.log").write_bytes(data[:cut])
         (again,) = Spool.pending(tmp_path)
@@ -141,11 +142,12 @@ def test_a_full_disk_takes_nothing_and_loses_nothing(tmp_path):
         sys.path.insert(0, sys.argv[2])
         from test_spool import HELLO, Spool, encoded
         from serl_suite.wire.records import DiskFull
-        spool = Spool.create(Path(sys.argv[1]), HELLO)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+        spool = Spool.create(Path(sys.argv[1]), HELLO, segment_bytes=20_000)
         seq = 0
         try:
             while True:
+                if seq == 2:
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
                 spool.append(seq, encoded(seq))
                 seq += 1
         except DiskFull as e:
@@ -160,7 +162,7 @@ def test_a_full_disk_takes_nothing_and_loses_nothing(tmp_path):
         text=True,
         check=True,
     ).stdout
-    assert "cannot write" in output
+    assert "cannot reserve 20000 bytes" in output
     assert "free space" in output
     (spool,) = Spool.pending(tmp_path)
     assert [value(spool, seq) for seq in range(10)] == [(seq, seq) for seq in range(10)]
