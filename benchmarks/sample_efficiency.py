@@ -20,7 +20,7 @@ import msgspec
 from _table import Row, print_table, write_json
 
 from serl_suite.nodes.evaluation import read_result
-from serl_suite.nodes.learner import Outcome
+from serl_suite.nodes.outcome import Outcome
 
 PLAIN = [
     *("--agent.num-critics", "2", "--agent.hidden", "256", "256", "--agent.learning-rate", "3e-4"),

@@ -36,4 +36,8 @@ class Agent(Protocol):
         """A copy of everything that the next update depends on."""
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        """Restores `state_dict`, after which updates go on exactly as they would have."""
+        """Restores `state_dict`, after which updates go on exactly as they would have.
+
+        Raises:
+            BadAgent: It is of an agent with other settings; nothing was changed.
+        """

@@ -201,7 +201,18 @@ class RLPD:
         return {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restores `state_dict`, after which updates go on exactly as they would have."""
+        """Restores `state_dict`, after which updates go on exactly as they would have.
+
+        Raises:
+            BadAgent: It is of other settings, other spaces or another kind of device; nothing was changed.
+        """
+        mine, theirs = ({k: tuple(v.shape) for k, v in s.items()} for s in (self.state_dict(), state))
+        if odd := sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k)):
+            there, here = theirs.get(odd[0], "absent"), mine.get(odd[0], "absent")
+            raise BadAgent(
+                f"the checkpoint does not fit this agent: {odd[0]} is {there} there and {here} here, one of {len(odd)} "
+                "differences; set agent and device back to what it was trained with, or begin a new run"
+            )
         for name, module in (
             ("actor", self.actor),
             ("critic", self.critic),

@@ -133,18 +133,24 @@ def read_episode(path: Path) -> Episode:
     info = read_info(path)
     try:
         table = pq.read_table(path, page_checksum_verification=True, use_threads=False)
+        _check_whole(table)
         steps, received = _steps(table, info.spec)
         position = None
         for step in steps:
             check_step(info.spec, step)
             check_order(position, step)
+            if position is not None and step.seq != position.seq + 1:
+                raise BadStep(f"step {step.seq} comes after step {position.seq}")
             position = Position(step.seq, step.episode, step.index, step.ends_episode)
     except (OSError, pa.ArrowException, LookupError, TypeError, ValueError, cv2.error, BadStep) as e:
         raise _corrupt(path, str(e)) from None
-    return Episode(
+    episode = Episode(
         session_id=info.session_id, number=info.number, spec=info.spec, steps=steps, received=received,
         seed=info.seed,
     )  # fmt: skip
+    if episode.info() != info:
+        raise _corrupt(path, "its metadata describe other steps")
+    return episode
 
 
 def read_dataset(paths: Path | Iterable[Path], spec: EnvSpec | None = None) -> list[Episode]:
@@ -200,6 +206,16 @@ def _table(episode: Episode) -> Table:
     for key in sorted({key for s in steps for key in s.frame_times_s}):
         columns[f"frame_time_s/{key}"] = pa.array([s.frame_times_s.get(key) for s in steps], pa.float64())
     return pa.table(columns).replace_schema_metadata({METADATA_KEY: msgspec.json.encode(episode.info())})
+
+
+def _check_whole(table: Table) -> None:
+    """Raises: ValueError, where rows or values are missing that every episode has."""
+    if table.num_rows == 0:
+        raise ValueError("it holds no step")
+    for name in table.column_names:
+        optional = name == "success" or name.startswith("frame_time_s/")
+        if table[name].null_count and not optional and table[name].type != pa.null():
+            raise ValueError(f"column {name!r} lacks {table[name].null_count} of {table.num_rows} values")
 
 
 def _steps(table: Table, spec: EnvSpec) -> tuple[list[Step], list[int] | None]:

@@ -155,10 +155,12 @@ class Journal:
     def append(self, session_id: str, spec: EnvSpec, step: Step) -> int:
         """Takes the session's next step and returns its `received`; durable after the next `sync`.
 
-        An episode is closed by its last step, or by the first step of the next.
+        An episode is closed by its last step, by the first step of the next, or by `finish`; one that goes on after
+        `finish` is opened again.
 
         Raises:
             ValueError: the step is not the session's next.
+            CorruptEpisode: the file of an episode that goes on is damaged.
             DiskFull: it was not taken, everything before it was.
         """
         if step.seq != self.last_seq(session_id) + 1:
@@ -167,6 +169,8 @@ class Journal:
         if episode is not None and episode.head.number != step.episode:
             self._closed.append(self._open.pop(session_id))
             episode = None
+        if episode is None and step.index > 0:
+            episode = self._open_again(session_id, step.episode)
         if episode is None:
             path = self._wal_root / session_id / f"{step.episode:06d}.wal"
             episode = _OpenEpisode.create(path, _Head(session_id=session_id, number=step.episode, spec=spec))
@@ -182,7 +186,7 @@ class Journal:
         return received
 
     def finish(self, session_id: str) -> None:
-        """Closes the session's open episode, where its actor says that no more will come."""
+        """Closes the session's open episode, cut off where it is: nothing more is expected of its actor."""
         if session_id in self._open:
             self._closed.append(self._open.pop(session_id))
 
@@ -243,6 +247,29 @@ class Journal:
             episode.file.close()
         self._open.clear()
         os.close(self._lock_fd)
+
+    def _open_again(self, session_id: str, number: int) -> _OpenEpisode | None:
+        """The episode as a write-ahead file, where it was cut off and goes on after all."""
+        for wal in self._closed:
+            if (wal.head.session_id, wal.head.number) == (session_id, number):
+                self._closed.remove(wal)
+                self._open[session_id] = wal
+                return wal
+        archived = self._episode_root / session_id / f"{number:06d}.parquet"
+        if not archived.exists():
+            return None
+        episode = read_episode(archived)
+        path = self._wal_root / session_id / f"{number:06d}.wal"
+        wal = _OpenEpisode.create(path, _Head(session_id=session_id, number=number, spec=episode.spec))
+        for received, step in zip(episode.received or [], episode.steps, strict=True):
+            wal.append(received, step, self._codec)
+        self._new_folders |= {path.parent, self._wal_root}
+        self._open[session_id] = wal
+        self.sync()
+        archived.unlink()  # only now: of the two, the file counts where both are there
+        sync_folder(archived.parent)
+        self._archived = [item for item in self._archived if item[0] != archived]
+        return wal
 
     def _read(self, source: Path | _OpenEpisode) -> Iterator[Received]:
         if isinstance(source, _OpenEpisode):

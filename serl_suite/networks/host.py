@@ -6,11 +6,17 @@ import platform
 
 import torch
 
-__all__ = ["tune_host"]
+from serl_suite.errors import SerlError
+
+__all__ = ["DeviceUnavailable", "check_device", "tune_host"]
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 KEEP_BYTES = 1 << 29
 FLOAT32_ERROR = 1e-5  # of a product of unit scale; bfloat16 misses it by a factor of a hundred
+
+
+class DeviceUnavailable(SerlError):
+    """This machine has no such torch device."""
 
 
 def tune_host(threads: int = 1) -> None:
@@ -30,6 +36,25 @@ def tune_host(threads: int = 1) -> None:
     torch.set_float32_matmul_precision("medium")
     if _product_error() > FLOAT32_ERROR:
         torch.set_float32_matmul_precision("highest")
+
+
+def check_device(name: str) -> None:
+    """Sees that a torch device is there: that it holds numbers, and draws them.
+
+    Raises:
+        DeviceUnavailable: It is not; the message says why and names what is there.
+    """
+    try:
+        torch.zeros(1, device=name)
+        torch.Generator(name)
+    except (RuntimeError, AssertionError) as error:  # torch raises the second where it was built without CUDA
+        count = torch.cuda.device_count()
+        there = ", ".join(["cpu", *(f"cuda:{number}" for number in range(count))])
+        cause = str(error).partition("\n")[0]
+        raise DeviceUnavailable(
+            f"no device {name!r} on this machine ({cause}); choose one of {there}, or install a torch that "
+            "was built for the device"
+        ) from error
 
 
 def _product_error() -> float:

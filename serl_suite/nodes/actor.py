@@ -18,6 +18,7 @@ from serl_suite.nodes.config import ActorSettings, TrainConfig
 from serl_suite.nodes.environment import Environment
 from serl_suite.nodes.evaluation import evaluate
 from serl_suite.nodes.metrics import MetricsWriter
+from serl_suite.nodes.unreachable import likely_cause
 from serl_suite.wire.client import ActorClient, LearnerUnreachable
 from serl_suite.wire.keys import ClientKeys
 from serl_suite.wire.messages import Observation, Step, Weights, Welcome
@@ -29,6 +30,10 @@ log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 30.0
 CONNECT_TURN_S = 0.1
+WAITING_PERIOD_S = 5.0
+SILENCE_S = 3.0
+"""A learner not heard for so long is mentioned."""
+STATUS_PERIOD_S = 10.0
 DRAIN_S = 1.0
 """At the end the learner gets this long to acknowledge; what it does not stays in the spool for the next start."""
 
@@ -67,6 +72,7 @@ class Actor:
         self.config = config
         self.number = number
         self._address = address
+        self._has_keys = keys is not None
         self._lockstep = config.actor.pace == "lockstep"
         self._environment = Environment(config.task, cameras=config.actor.cameras)
         self._client = ActorClient(
@@ -80,10 +86,13 @@ class Actor:
         )
         self._metrics = MetricsWriter(metrics, "actor" if number == 0 else f"actor-{number}")
         self._seq = 0
+        self._block_seq = 0
+        """Of the first step after the last block boundary."""
         self._episode = 0
         self._transitions = 0
         self._last_attempt = 0
         self._version = self._first_version = -1
+        self._said_at = 0.0
         self._last_tick: float | None = None
         self._periods_s: list[float] = []
 
@@ -147,18 +156,45 @@ class Actor:
 
     def _connect(self, stop: Event) -> Welcome | None:
         """Waits for the learner in short turns, so that a Ctrl-C ends the waiting; None when it did."""
-        deadline = time.monotonic() + CONNECT_TIMEOUT_S
+        log.info("waiting for a learner at %s", self._address)
+        began = time.monotonic()
+        said_at = began
         while not stop.is_set():
             try:
-                return self._client.connect(CONNECT_TURN_S)
+                welcome = self._client.connect(CONNECT_TURN_S)
             except LearnerUnreachable:
-                if time.monotonic() > deadline:
+                now = time.monotonic()
+                if now - began > CONNECT_TIMEOUT_S:
+                    cause = likely_cause(self._address, has_keys=self._has_keys)
                     raise LearnerUnreachable(
-                        f"no answer from a learner at {self._address} within {CONNECT_TIMEOUT_S:g} s; start one "
-                        f"there (`serl learner {self.config.task} --learner.bind ADDRESS`), or check address, "
-                        "firewall and keys"
+                        f"no answer from a learner at {self._address} within {CONNECT_TIMEOUT_S:g} s: {cause}. A "
+                        f"learner is started with `serl learner {self.config.task} --learner.bind ADDRESS`"
                     ) from None
+                if now - said_at > WAITING_PERIOD_S:
+                    said_at = now
+                    cause = likely_cause(self._address, has_keys=self._has_keys)
+                    log.warning("no answer for %.0f s: %s; still waiting", now - began, cause)
+            else:
+                log.info("connected to run %s", welcome.run_id)
+                self._said_at = time.monotonic()
+                return welcome
         return None
+
+    def _say_how_it_goes(self) -> None:
+        """A line every `STATUS_PERIOD_S`."""
+        now = time.monotonic()
+        if now - self._said_at < STATUS_PERIOD_S:
+            return
+        self._said_at = now
+        progress = self._client.progress
+        parts = [f"step {self.env_steps}", f"episode {self._episode}"]
+        if self._successes:
+            parts.append(f"success {sum(self._successes)} of {len(self._successes)}")
+        parts.append(f"policy {self._version} of {max(self._version, progress.newest_version)}")
+        parts.append(f"unacknowledged {progress.unacked}")
+        if progress.heard_s > SILENCE_S:
+            parts.append(f"no word from the learner for {progress.heard_s:.0f} s")
+        log.info("%s", ", ".join(parts))
 
     @property
     def env_steps(self) -> int:
@@ -177,6 +213,7 @@ class Actor:
         while not done:
             if self._over(stop):
                 return
+            self._say_how_it_goes()
             self._take_policy(stop)
             action = self._act(observation)
             observation, reward, terminated, truncated, success = self._environment.step(action)
@@ -252,14 +289,21 @@ class Actor:
         self._arrays, self._version = weights.arrays, weights.version
 
     def _await_block(self, stop: Event) -> None:
-        """Lockstep: after block j, the policy that has learnt from block j - 1 is due."""
+        """Lockstep: after block j, the policy that has learnt from block j - 1 is due, and the updates owed for block
+        j - 1 are counted in what the learner says: several actors that went by older news would pile up steps."""
         blocks = self._transitions // self._settings.block_steps
         while self._version < self._first_version + blocks - 1 and not self._over(stop):
+            self._say_how_it_goes()
             weights = self._client.wait_weights(self._version + 1, 0.05)
             if weights is not None:
                 self._apply(weights)
-        while self._client.progress.updates_owed > self._settings.most_owed and not self._over(stop):
+        while not self._over(stop):
+            progress = self._client.progress
+            counted = progress.acked_seq >= self._block_seq - 1
+            if counted and progress.updates_owed <= self._settings.most_owed:
+                break
             stop.wait(0.005)
+        self._block_seq = self._seq
 
     def _keep_rate(self, next_tick: float, stop: Event) -> float:
         """Real time: sleeps to the end of the period; a late step starts the next period at once."""
@@ -307,6 +351,7 @@ class Actor:
         if self._over(stop) or not (window_full and due and np.mean(self._successes) >= settings.attempt_at):
             return
         self._last_attempt = self._transitions
+        log.info("trying policy %d on %d episodes", self._version, settings.attempt_episodes)
         episodes = list(
             evaluate(
                 self._environment,
@@ -318,11 +363,13 @@ class Actor:
         )
         if len(episodes) < settings.attempt_episodes:
             return
+        successes = sum(episode.success for episode in episodes)
+        log.info("policy %d: %d of %d succeeded", self._version, successes, len(episodes))
         self._client.send_evaluation(self._version, self.env_steps, episodes, self._arrays)
         self._metrics.write(
             self.env_steps,
             {
-                "evaluation/success_rate": sum(episode.success for episode in episodes) / len(episodes),
+                "evaluation/success_rate": successes / len(episodes),
                 "evaluation/return": float(np.mean([episode.episode_return for episode in episodes])),
                 "evaluation/length": float(np.mean([episode.length for episode in episodes])),
             },

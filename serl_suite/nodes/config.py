@@ -56,8 +56,8 @@ class ActorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """The actor process: environment and policy."""
 
     pace: Literal["lockstep", "realtime"] = "lockstep"
-    """lockstep: simulated time waits for the learner, and a run repeats bit for bit. realtime: the environment's
-    own rate, as on a robot; the step never waits for the network."""
+    """lockstep: simulated time waits for the learner, and an uninterrupted run repeats bit for bit. realtime: the
+    environment's own rate, as on a robot; the step never waits for the network."""
     block_steps: int = 10
     """Lockstep only: env steps the actor takes while the learner pays the updates of the block before."""
     cameras: tuple[str, ...] = ()

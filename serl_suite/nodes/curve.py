@@ -17,6 +17,8 @@ __all__ = ["draw_curve"]
 
 INK, MUTED, HAIRLINE = "#17212b", "#66727f", "#dde2e8"
 TRAINING, EVALUATION, FAILURE = "#1f5fae", "#d9501c", "#b9c2cc"
+RING_SIZE, DISC_SIZE = 11, 5
+"""Points. Where the evaluation that ended training and the last one coincide, the disc lies inside the ring."""
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "text.color": INK,
@@ -84,7 +86,15 @@ def _draw_success(axes: Axes, results: RunResults) -> None:
         measured = [rate for _, rate in results.attempts]
         label = f"evaluation while training, {settings.attempt_episodes} episodes"
         axes.plot(
-            attempted, measured, "o", color="white", markeredgecolor=EVALUATION, markersize=6, label=label
+            attempted,
+            measured,
+            "o",
+            markerfacecolor="none",
+            markeredgecolor=EVALUATION,
+            markeredgewidth=1.4,
+            markersize=RING_SIZE,
+            zorder=5,
+            label=label,
         )
     if results.evaluation is not None:
         _draw_final(axes, results)
@@ -119,9 +129,10 @@ def _draw_final(axes: Axes, results: RunResults) -> None:
         yerr=[[max(0.0, rate - low)], [max(0.0, high - rate)]],
         fmt="o",
         color=EVALUATION,
-        markersize=7,
+        markersize=DISC_SIZE,
         capsize=3,
         linewidth=1.4,
+        zorder=4,
         label=f"final policy, {evaluation.successes} of {trials}, 95 % interval",
     )
 

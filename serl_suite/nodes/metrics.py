@@ -7,7 +7,7 @@ from types import TracebackType
 import msgspec
 from torch.utils.tensorboard import SummaryWriter
 
-__all__ = ["MetricsWriter", "read_metrics"]
+__all__ = ["MetricsWriter", "count_starts", "read_metrics"]
 
 
 class MetricsWriter:
@@ -52,3 +52,8 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
         except msgspec.DecodeError:
             continue
     return records
+
+
+def count_starts(folder: Path, node: str) -> int:
+    """Returns how often a node has opened its metrics: each time, TensorBoard begins a file."""
+    return sum(1 for _ in (folder / "tensorboard" / node).glob("events.*"))

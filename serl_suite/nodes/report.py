@@ -7,6 +7,7 @@ from pathlib import Path
 from serl_suite.nodes.command_line import changed_settings, settings, train_command
 from serl_suite.nodes.curve import draw_curve
 from serl_suite.nodes.evaluation import EvaluationResult, wilson_interval
+from serl_suite.nodes.metrics import count_starts
 from serl_suite.nodes.results import RunResults
 from serl_suite.nodes.run_folder import RunFolder
 
@@ -223,16 +224,22 @@ def _cycle_time(evaluation: EvaluationResult | None) -> str:
 
 def _reproduce(results: RunResults) -> str:
     config = results.config
-    exact = (
-        "In lockstep on a CPU the same versions give the same run bit for bit."
-        if config.actor.pace == "lockstep" and config.learner.device == "cpu"
-        else "Paced by the clock or on a GPU, a run repeats in distribution, not bit for bit."
-    )
     run = html.escape(str(results.folder.path))
     return (
         f"<section><h2>Do it again</h2><pre>{html.escape(train_command(config))}\nserl eval {run}</pre>"
-        f'<p class="caption">{exact}</p></section>'
+        f'<p class="caption">{_repeats(results)}</p></section>'
     )
+
+
+def _repeats(results: RunResults) -> str:
+    """How exactly the same command gives the same run."""
+    config, metrics = results.config, results.folder.metrics
+    if config.actor.pace != "lockstep" or config.learner.device != "cpu" or config.actors > 1:
+        return "Paced by the clock, on a GPU or with several actors, a run repeats in distribution, not bit for bit."
+    starts = max(count_starts(metrics, "learner"), count_starts(metrics, "actor"))
+    if starts > 1 or results.outcome is None:
+        return "This run was interrupted; from beginning to end, it repeats in distribution, not bit for bit."
+    return "In lockstep on a CPU, uninterrupted, the same versions give the same run bit for bit."
 
 
 def _details(results: RunResults) -> str:

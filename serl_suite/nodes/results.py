@@ -7,8 +7,8 @@ from typing import NamedTuple
 import msgspec
 
 from serl_suite.nodes.evaluation import EvaluationResult, read_result
-from serl_suite.nodes.learner import Outcome
 from serl_suite.nodes.metrics import read_metrics
+from serl_suite.nodes.outcome import Outcome
 from serl_suite.nodes.run_folder import RunFolder, RunFolderError
 
 __all__ = ["EpisodeRecord", "RunResults", "rolling_mean"]

@@ -12,7 +12,7 @@ from threading import Event
 import msgspec
 
 from serl_suite.errors import SerlError
-from serl_suite.nodes.learner import Outcome
+from serl_suite.nodes.outcome import Outcome
 from serl_suite.nodes.processes import NodeProcess
 from serl_suite.nodes.run_folder import RunFolder, RunFolderError
 
@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 STOP_TIMEOUT_S = 1.5
 """Nodes that take longer to end are killed: two seconds after a Ctrl-C both are gone, on a busy machine as well."""
+HEAD_START_S = 0.5
+"""Of the actors before the learner is told to end as well."""
 WATCH_PERIOD_S = 0.1
 FULL_BELOW_BYTES = 256 * 1024
 """A file system with less free is taken for full: not even an episode's file fits."""
@@ -152,11 +154,17 @@ class Supervisor:
         return ": the disk is full, free space there"
 
     def _end(self) -> None:
+        """Actors first, while the learner is there to acknowledge their last steps."""
+        began = time.monotonic()
+        actors = [node for name, node in self._nodes.items() if name != "learner"]
+        for node in actors:
+            node.terminate()
+        while any(node.returncode is None for node in actors) and time.monotonic() - began < HEAD_START_S:
+            time.sleep(0.01)
         for node in self._nodes.values():
             node.terminate()
-        deadline = time.monotonic() + STOP_TIMEOUT_S
         for node in self._nodes.values():
-            node.wait(max(0.0, deadline - time.monotonic()))
+            node.wait(max(0.0, began + STOP_TIMEOUT_S - time.monotonic()))
 
     def _outcome(self) -> Outcome | None:
         if not self.run_folder.outcome.exists():

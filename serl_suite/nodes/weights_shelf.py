@@ -64,11 +64,12 @@ class WeightsShelf:
         self._parked.pop(identity, None)
 
     def _answer(self, request: WeightsRequest) -> Frames | None:
-        """The newest version (`in_order`: the next one that is kept)."""
+        """The newest version; in order, the next one that is kept, unless the actor has none yet."""
         newer = [item for item in list(self._versions) if item[0] > request.have_version]
         if not newer:
             return None
-        version, arrays = newer[0] if request.in_order else newer[-1]
+        next_in_order = request.in_order and request.have_version >= 0
+        version, arrays = newer[0] if next_in_order else newer[-1]
         frames = self._frames.get((version, request.half))
         if frames is None:
             if request.half:

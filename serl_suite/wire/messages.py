@@ -159,7 +159,7 @@ class WeightsRequest(Message, frozen=True):
 
     have_version: int
     in_order: bool = False
-    """The smallest version after `have_version` that is still kept, instead of the newest."""
+    """The smallest version after `have_version` that is still kept, instead of the newest; not where that is -1."""
     half: bool = False
     """As float16."""
 

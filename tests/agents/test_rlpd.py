@@ -2,6 +2,7 @@
 
 import copy
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -243,6 +244,30 @@ def test_resumed_equals_uninterrupted(tmp_path, config):
         assert torch.equal(one[name], two[name]), name
     observation = {"s": np.ones(STATE_DIM, np.float32)}
     assert (agent.act(observation, explore=True) == again.act(observation, explore=True)).all()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        RLPD(RLPDConfig(hidden=(32,)), SPEC, seed=0),
+        RLPD(msgspec.structs.replace(SMALL, num_critics=3), SPEC, seed=0),
+        RLPD(msgspec.structs.replace(SMALL, layer_norm=False), SPEC, seed=0),
+        RLPD(
+            SMALL,
+            msgspec.structs.replace(SPEC, observation={"s": ArraySpec(shape=(6,), dtype="float32")}),
+            seed=0,
+        ),
+    ],
+    ids=["hidden", "critics", "layer norm", "spaces"],
+)
+def test_the_state_of_another_agent_is_refused_and_changes_nothing(other):
+    agent = RLPD(SMALL, SPEC, seed=0)
+    before = agent.state_dict()
+    with pytest.raises(
+        BadAgent, match=r"is (\(.*\)|absent) there and (\(.*\)|absent) here.*or begin a new run"
+    ):
+        agent.load_state_dict(other.state_dict())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in agent.state_dict().items())
 
 
 def test_a_saved_state_is_a_copy():

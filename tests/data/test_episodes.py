@@ -1,5 +1,7 @@
 import msgspec
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -133,6 +135,73 @@ def test_flipped_bits_never_pass_for_data(tmp_path):
         except CorruptEpisode:
             refused += 1
     assert refused > 75
+
+
+REQUIRED = [
+    *["seq", "received", "index", "action", "reward", "terminated", "truncated", "source", "intervention"],
+    *["policy_version", "time_s"],
+    *[f"observation/{key}" for key in ("wrist", "depth", "tcp/pose", "closed", "clock")],
+]
+
+
+def rewrite(path, change):
+    """As another program would have written the file: the metadata are kept."""
+    table = pq.read_table(path)
+    pq.write_table(change(table).replace_schema_metadata(table.schema.metadata), path)
+
+
+@pytest.mark.parametrize("row", [0, 3])
+@pytest.mark.parametrize("column", REQUIRED)
+def test_a_value_that_is_missing_is_named_by_its_column(tmp_path, column, row):
+    path = tmp_path / "e.parquet"
+    write_episode(path, make_episode(np.random.default_rng(0), 5))
+
+    def forget(table):
+        place = table.column_names.index(column)
+        mask = pa.array([k == row for k in range(table.num_rows)])
+        kept = pc.if_else(mask, pa.scalar(None, table[column].type), table[column])
+        return table.set_column(place, column, kept)
+
+    rewrite(path, forget)
+    with pytest.raises(CorruptEpisode, match=f"column '{column}' lacks 1 of 6 values"):
+        read_episode(path)
+
+
+def test_what_need_not_be_known_may_be_missing(tmp_path):
+    path = tmp_path / "e.parquet"
+    write_episode(path, make_episode(np.random.default_rng(0), 5))
+    place = pq.read_table(path).column_names.index("success")
+    rewrite(path, lambda table: table.set_column(place, "success", pa.nulls(6, pa.bool_())))
+    assert [step.success for step in read_episode(path).steps] == [None] * 6
+
+
+@pytest.mark.parametrize(
+    ("order", "cause"),
+    [
+        ([], "holds no step"),
+        ([0, 1, 3, 2, 4, 5], "index 3.* does not follow"),
+        ([5, 4, 3, 2, 1, 0], "index 5.* does not follow"),
+        ([1, 2, 3, 4, 5], "index 1.* does not follow"),
+        ([0, 1, 1, 2, 3, 4, 5], "index 1.* does not follow"),
+        ([0, 1, 2, 3], "metadata describe other steps"),
+    ],
+    ids=["empty", "swapped", "reversed", "headless", "doubled", "tailless"],
+)
+def test_rows_that_are_no_episode_are_refused(tmp_path, order, cause):
+    path = tmp_path / "e.parquet"
+    write_episode(path, make_episode(np.random.default_rng(0), 5))
+    rewrite(path, lambda table: table.take(pa.array(order, pa.int64())))
+    with pytest.raises(CorruptEpisode, match=rf"e\.parquet is no whole episode \(.*{cause}.*\); restore it"):
+        read_episode(path)
+
+
+def test_a_replay_would_drop_steps_that_are_not_numbered_in_turn(tmp_path):
+    path = tmp_path / "e.parquet"
+    write_episode(path, make_episode(np.random.default_rng(0), 5))
+    place = pq.read_table(path).column_names.index("seq")
+    rewrite(path, lambda table: table.set_column(place, "seq", pa.array([70, 70, 70, 70, 70, 75])))
+    with pytest.raises(CorruptEpisode, match="step 70 comes after step 70"):
+        read_episode(path)
 
 
 def test_other_files_and_other_versions_are_named(tmp_path):

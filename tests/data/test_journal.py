@@ -67,7 +67,7 @@ def test_what_was_received_comes_back_in_the_order_received(tmp_path_factory, or
             case "reopen":
                 journal.close()
                 journal = Journal(run)
-            case "finish" if counts[session] % (lengths[session] + 1) == 0:
+            case "finish":
                 journal.finish(session)
         assert journal.received == len(rows)
     assert contents(journal) == expected(rows)
@@ -97,6 +97,50 @@ def test_an_episode_cut_off_is_closed_by_the_next(tmp_path):
     journal.finish("s")
     journal.close()
     assert [len(e) for e in read_dataset(tmp_path)] == [1, 0]
+
+
+@pytest.mark.parametrize("archived", [False, True])
+def test_a_finished_episode_that_goes_on_is_one_episode(tmp_path, archived):
+    """Its actor was away for longer than the run, and a later learner takes the rest."""
+    journal = Journal(tmp_path)
+    for seq in range(3):
+        journal.append("s", SPEC, make_step(seq, 5))
+    journal.finish("s")
+    if archived:
+        journal.close()
+        assert [(len(e), e.steps[-1].ends_episode) for e in read_dataset(tmp_path)] == [(2, False)]
+        assert not list(tmp_path.rglob("*.wal"))
+        journal = Journal(tmp_path)
+    for seq in range(3, 6):
+        journal.append("s", SPEC, make_step(seq, 5))
+    assert contents(journal) == expected([("s", seq, 5) for seq in range(6)])
+    journal.close()
+    assert [(len(e), e.steps[-1].ends_episode) for e in read_dataset(tmp_path)] == [(5, True)]
+    assert not list(tmp_path.rglob("*.wal"))
+
+
+@pytest.mark.parametrize("call", ["os.fdatasync", "pathlib.Path.unlink"])
+def test_dying_while_an_episode_is_opened_again_loses_and_doubles_nothing(tmp_path, monkeypatch, call):
+    journal = Journal(tmp_path)
+    for seq in range(3):
+        journal.append("s", SPEC, make_step(seq, 5))
+    journal.finish("s")
+    journal.archive()
+
+    def die(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(call, die)
+    with pytest.raises(KeyboardInterrupt):
+        journal.append("s", SPEC, make_step(3, 5))
+    monkeypatch.undo()
+    os.close(journal._lock_fd)
+    journal = Journal(tmp_path)
+    assert contents(journal) == expected([("s", seq, 5) for seq in range(3)])
+    for seq in range(3, 6):
+        journal.append("s", SPEC, make_step(seq, 5))
+    journal.close()
+    assert [len(e) for e in read_dataset(tmp_path)] == [5]
 
 
 def test_cut_at_every_byte_nothing_synced_before_is_lost_and_nothing_comes_twice(tmp_path):

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from serl_suite.agents.rlpd import RLPDConfig
+from serl_suite.data.journal import Journal
 from serl_suite.nodes.config import ActorConfig, LearnerConfig, TrainConfig
 from serl_suite.nodes.run_folder import RunFolder
-from serl_suite.nodes.supervisor import Supervisor
+from serl_suite.nodes.supervisor import NodeFailed, Supervisor
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -123,3 +124,54 @@ def test_three_actors_feed_one_learner(make_training):
     assert outcome.env_steps >= 400
     lives = np.array([frame.life for frame in read_log(training.log)])
     assert min(np.unique(lives, return_counts=True)[1]) > 30  # none was starved
+
+
+def test_three_actors_wait_for_a_learner_that_is_slower_than_they_are(make_training):
+    """In lockstep each of them would take a block for each policy, and two of three blocks would only pile up."""
+    training = make_training(max_steps=300, agent=msgspec.structs.replace(CONFIG.agent, utd=20.0))
+    assert training.train(actors=3) is not None
+    journal = Journal(training.run.path)
+    transitions = sum(step.index > 0 for _, step in journal.recover())
+    journal.close()
+    block = training.run.config.actor.block_steps
+    owed, unheard = (
+        2 * block,
+        3 * 2 * block,
+    )  # they wait for more; the last two of each may not be counted yet
+    assert 300 <= transitions <= 300 + owed + unheard
+
+
+class Terminator:
+    """Ends a node from outside, as an administrator does, once training is on its way."""
+
+    def __init__(self, training, name):
+        self.training, self.name, self.pid = training, name, None
+
+    def __call__(self, supervisor):
+        if self.pid is None and len(read_log(self.training.log)) >= 60:
+            self.pid = supervisor.pids[self.name]
+            os.kill(self.pid, signal.SIGTERM)
+
+
+def test_an_actor_that_is_ended_from_outside_is_started_again(make_training):
+    training = make_training(max_steps=200)
+    terminator = Terminator(training, "actor")
+    outcome = training.train(terminator)
+    assert terminator.pid is not None
+    assert outcome is not None
+    assert outcome.env_steps >= 200
+    found = training.compare()
+    assert (found.lost, found.duplicated, found.lives) == (0, 0, 2)
+
+
+def test_a_learner_that_is_ended_from_outside_ends_the_run_with_a_remedy(make_training):
+    training = make_training(max_steps=2000)
+    terminator = Terminator(training, "learner")
+    with pytest.raises(
+        NodeFailed, match="the learner was ended from outside; data is kept, go on with `serl tra"
+    ):
+        training.train(terminator)
+    assert terminator.pid is not None
+    assert not training.run.outcome.exists()
+    found = training.compare()
+    assert (found.lost, found.duplicated) == (0, 0)

@@ -62,6 +62,24 @@ def test_any_gymnasium_task_trains_and_exits_well_where_success_is_not_known(tmp
     assert (folder / "report.html").exists()
 
 
+def test_a_finished_run_that_is_resumed_is_evaluated_again_and_not_trained(tmp_path):
+    folder = tmp_path / "run"
+    new = ["train", "point_env:Point-v0", "--demo-episodes", 3, "--max-steps", 60, "--run", folder, *SMALL]
+    code, _, err = run(*new, "--evaluation.episodes", 3, "--evaluation.pass-at", 0.0)
+    assert code == 0, err
+    evaluation = (folder / "evaluation.json").read_bytes()
+    kept = ("outcome.json", "logs/learner.log", "logs/actor.log", "checkpoints/policy.safetensors")
+    before = [(folder / name).stat().st_mtime_ns for name in kept]
+    for name in ("evaluation.json", "report.html"):
+        (folder / name).unlink()
+    code, out, err = run("train", "--resume", folder)
+    assert code == 0, err
+    assert "of 3 succeeded" in out
+    assert [(folder / name).stat().st_mtime_ns for name in kept] == before
+    assert (folder / "evaluation.json").read_bytes() == evaluation
+    assert (folder / "report.html").exists()
+
+
 def test_the_same_seed_gives_the_same_policy_bit_for_bit_and_the_exit_code_is_the_verdict(tmp_path):
     arguments = ["train", "point_env:Point-v0", "--max-steps", 120, "--demo-episodes", 3, *SMALL]
     arguments += ["--evaluation.episodes", 5, "--run"]

@@ -20,6 +20,7 @@ from serl_suite.nodes.metrics import read_metrics
 from serl_suite.wire.client import ActorClient, LearnerUnreachable
 from serl_suite.wire.messages import Step
 from serl_suite.wire.spaces import BadStep
+from serl_suite.wire.spool import SpoolError
 
 AGENT = RLPDConfig(num_critics=2, hidden=(16,), batch_size=16)
 BLOCK = 5
@@ -75,6 +76,12 @@ class LearnerEnd:
             assert time.monotonic() < deadline
             self.ingest.wait(0.05)
             self.steps += [step for _, step in self.ingest.drain()]
+
+    def reopen(self):
+        """After `ingest.close`, at the same address."""
+        agent = self.ingest._reception.agent
+        self.ingest = Ingest(self.ingest.address, self.journal, "run")
+        self.ingest.set_agent(agent)
 
     def close(self):
         self.ingest.close()
@@ -136,7 +143,8 @@ def test_an_unreachable_learner_is_named_with_a_remedy(toy_tasks, start, monkeyp
     *_, results, thread = start(NOWHERE)
     thread.join(10)
     assert isinstance(results[0], LearnerUnreachable)
-    assert "tcp://127.0.0.1:9 within 0.3 s; start one there (`serl learner Toy-v0" in str(results[0])
+    assert "tcp://127.0.0.1:9 within 0.3 s: nothing listens there" in str(results[0])
+    assert "`serl learner Toy-v0" in str(results[0])
 
 
 def test_another_pace_than_the_learners_is_refused_with_a_remedy(make_end, start):
@@ -297,3 +305,20 @@ def test_an_actor_that_inherits_the_steps_of_a_killed_one_still_gets_its_policy(
     end.ingest.publish(0, end.arrays)
     end.take(BLOCK)
     assert end.steps[0].index == 0
+
+
+def test_what_ends_the_connection_for_good_ends_the_actor(make_end, start, tmp_path):
+    """Its spool was damaged while the learner was away: what is in it can never be sent."""
+    end = make_end("DivergingNothing-v0", pace="realtime")
+    end.ingest.publish(0, end.arrays)
+    *_, results, thread = start(end.ingest.address, "DivergingNothing-v0", pace="realtime")
+    end.take(10)
+    end.ingest.close()
+    (session,) = (path for path in (tmp_path / "spool").iterdir() if path.is_dir())
+    time.sleep(1.0)  # steps gather
+    for path in session.glob("steps-*.log"):
+        path.write_bytes(bytes(path.stat().st_size))
+    end.reopen()
+    thread.join(20)
+    assert isinstance(results[0], SpoolError)
+    assert "cannot be sent again" in str(results[0])

@@ -10,17 +10,21 @@ import time
 import msgspec
 import numpy as np
 import pytest
+import zmq
 
-from serl_suite.agents.checkpoint import load_checkpoint
-from serl_suite.agents.rlpd import RLPDConfig
+from serl_suite.agents import BadAgent, BadCheckpoint, RLPDConfig, load_checkpoint
+from serl_suite.data.episodes import read_dataset
 from serl_suite.data.journal import Journal
+from serl_suite.networks.host import DeviceUnavailable
 from serl_suite.nodes import learner as learner_module
 from serl_suite.nodes.config import ActorConfig, LearnerConfig, TrainConfig
-from serl_suite.nodes.learner import Learner, Outcome
+from serl_suite.nodes.learner import Learner
 from serl_suite.nodes.metrics import read_metrics
+from serl_suite.nodes.outcome import Outcome
 from serl_suite.nodes.run_folder import RunFolder
 from serl_suite.wire.client import ActorClient, SpecRefused
-from serl_suite.wire.messages import EpisodeOutcome, Step
+from serl_suite.wire.codec import Codec
+from serl_suite.wire.messages import EpisodeOutcome, Hello, Step, Steps
 from serl_suite.wire.spaces import ArraySpec, EnvSpec
 
 SPEC = EnvSpec(
@@ -176,6 +180,93 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(uninterrupted, make
     assert trained(folder) == uninterrupted
 
 
+def test_a_killed_learner_hands_out_no_policy_before_it_has_caught_up_with_its_journal(
+    make_folder, make_client, start, tmp_path
+):
+    """An actor that began with the checkpoint's policy would lag behind by the rest of the journal for ever."""
+    folder = make_folder(max_steps=200, agent=msgspec.structs.replace(AGENT, utd=40.0))
+    command = [sys.executable, "-m", "serl_suite.cli.main", "learner", "--resume", str(folder.path)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as first:
+        client = make_client(folder, make_steps(125))
+        eventually(lambda: folder.checkpoint.exists() and client.progress.unacked == 0)
+        first.kill()
+    client.close()
+    counted = load_checkpoint(folder.checkpoint)[1]["counters"]["env_steps"]
+    assert counted < 110, "the checkpoint is behind the journal"
+    second = start(folder)
+    actor = ActorClient(
+        folder.config.learner.bind, "fresh", SPEC, tmp_path / "spool-fresh", in_order_weights=True
+    )
+    actor.connect(20)
+    assert actor.wait_weights(0, 60).version == 12  # of twelve whole blocks; five steps wait for the next
+    assert second.learner.counters.env_steps == 120
+    assert second.learner.counters.updates == 100 * 40
+    actor.close()
+
+
+def test_at_the_end_the_episode_of_a_dead_actor_becomes_a_file(make_folder, make_client, start):
+    folder = make_folder(max_steps=50)
+    running = start(folder)
+    codec = Codec()
+    with zmq.Context() as context, context.socket(zmq.DEALER) as dead:
+        dead.connect(folder.config.learner.bind)
+        dead.send_multipart(codec.encode(Hello(session_id="dead", actor="dead", spec=SPEC)))
+        dead.send_multipart(codec.encode(Steps(session_id="dead", steps=make_steps(14))))
+        eventually(lambda: running.learner.counters.env_steps == 10)
+    make_client(folder, make_steps(36, seed=1))
+    assert running.wait().env_steps == 50
+    cut, *whole = sorted(read_dataset(folder.episodes), key=len)
+    assert (cut.session_id, len(cut), cut.steps[-1].ends_episode) == ("dead", 5, False)
+    assert [(len(episode), episode.steps[-1].ends_episode) for episode in whole] == [(LENGTH, True)] * 5
+    assert not list(folder.journal.rglob("*.wal"))
+
+
+def write_config(folder, **changes):
+    """As somebody does who edits config.yaml between two starts."""
+    config = msgspec.structs.replace(folder.config, **changes)
+    (folder.path / "config.yaml").write_bytes(msgspec.yaml.encode(config))
+    return RunFolder(folder.path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"), [({"hidden": (24,)}, "(16|24)"), ({"num_critics": 3}, r"\(2, .*\(3, ")]
+)
+def test_a_checkpoint_of_other_settings_is_refused_and_stays(make_folder, make_client, start, changes, named):
+    folder = make_folder()
+    running = start(folder)
+    make_client(folder, make_steps(40))
+    eventually(lambda: running.learner.counters.env_steps == 40)
+    running.end()
+    before = folder.checkpoint.read_bytes()
+    edited = write_config(folder, agent=msgspec.structs.replace(AGENT, **changes))
+    with pytest.raises(BadAgent, match=f"does not fit this agent: .*{named}.*set agent and device back"):
+        Learner(edited).run(threading.Event())
+    assert folder.checkpoint.read_bytes() == before
+    again = start(write_config(folder))
+    eventually(lambda: again.learner.counters.env_steps == 40)
+
+
+def test_a_damaged_checkpoint_is_refused_and_stays(make_folder, make_client, start):
+    folder = make_folder()
+    running = start(folder)
+    make_client(folder, make_steps(40))
+    eventually(lambda: running.learner.counters.env_steps == 40)
+    running.end()
+    damaged = folder.checkpoint.read_bytes()[:-100]
+    folder.checkpoint.write_bytes(damaged)
+    with pytest.raises(BadCheckpoint, match="damaged"):
+        Learner(folder).run(threading.Event())
+    assert folder.checkpoint.read_bytes() == damaged
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu", "meta"])
+def test_a_device_that_is_not_there_is_named_with_those_that_are(make_folder, device):
+    folder = make_folder(learner={"device": device})
+    with pytest.raises(DeviceUnavailable, match=f"no device '{device}' on this machine .*choose one of cpu"):
+        Learner(folder)
+    assert not list(folder.journal.iterdir()), "nothing was begun"
+
+
 def test_interventions_enter_both_replays(make_folder, make_client, start, monkeypatch):
     monkeypatch.setattr(learner_module, "LOG_PERIOD_S", 0.0)
     folder = make_folder(max_steps=90)
@@ -277,6 +368,30 @@ def test_three_actors_at_once_every_step_is_taken_exactly_once(make_folder, make
             np.array_equal(a.observation["state"], b.observation["state"])
             for a, b in zip(received[session], steps, strict=True)
         )
+
+
+HUGE = {f"camera{k}": ArraySpec(shape=(4096, 4096, 3), dtype="uint8") for k in range(64)}
+
+
+@pytest.mark.parametrize(
+    ("observation", "reason"),
+    [
+        ({"state": ArraySpec(shape=(20_000,), dtype="float32")}, "a state of 20000 numbers; at most 16384"),
+        ({"wrist": ArraySpec(shape=(8, 8, 3), dtype="uint8")}, "without cameras"),
+        (HUGE, r"two replays of 200000 frames .* GB.*--learner.replay-capacity \d+ or less"),
+    ],
+    ids=["state", "image", "memory"],
+)
+def test_spaces_that_cannot_be_learned_on_are_refused_and_the_next_actor_is_welcome(
+    make_folder, make_client, start, observation, reason
+):
+    folder = make_folder()
+    running = start(folder)
+    spec = msgspec.structs.replace(SPEC, observation=observation)
+    with pytest.raises(SpecRefused, match=reason):
+        make_client(folder, spec=spec)
+    make_client(folder, make_steps(10))
+    eventually(lambda: running.learner.counters.env_steps == 10)
 
 
 def test_other_spaces_than_the_runs_are_refused(make_folder, make_client, start):

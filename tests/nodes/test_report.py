@@ -16,7 +16,8 @@ from serl_suite.nodes.command_line import train_command
 from serl_suite.nodes.config import ActorConfig, EvaluationConfig, LearnerConfig, TrainConfig
 from serl_suite.nodes.evaluate_run import evaluate_run
 from serl_suite.nodes.evaluation import EvaluationResult
-from serl_suite.nodes.learner import Outcome
+from serl_suite.nodes.metrics import MetricsWriter
+from serl_suite.nodes.outcome import Outcome
 from serl_suite.nodes.report import write_report
 from serl_suite.nodes.results import RunResults, rolling_mean
 from serl_suite.nodes.run_folder import RunFolder, RunFolderError
@@ -210,3 +211,24 @@ def test_robot_time_is_known_without_the_actors_log(make_run):
     text = page_of(folder).text
     assert "2 min 00 s" in text
     assert "another machine" in text
+
+
+EXACTLY = "the same versions give the same run bit for bit"
+
+
+def test_only_an_uninterrupted_run_is_said_to_repeat_bit_for_bit(make_run):
+    folder = make_run()
+    assert EXACTLY not in page_of(folder).text  # it has not ended
+    finish(folder, 98)
+    assert EXACTLY in page_of(folder).text
+    with MetricsWriter(folder.metrics, "actor"):
+        pass  # as an actor that was started again
+    assert EXACTLY not in page_of(folder).text
+    assert "was interrupted" in page_of(folder).text
+
+
+def test_a_run_paced_by_the_clock_is_not_said_to_repeat_bit_for_bit(tmp_path):
+    config = TrainConfig(task="Toy-v0", actor=ActorConfig(pace="realtime"))
+    folder = RunFolder.create(tmp_path / "run", config)
+    finish(folder, 98)
+    assert EXACTLY not in page_of(folder).text

@@ -9,6 +9,7 @@ import pytest
 
 from serl_suite.nodes import supervisor as supervisor_module
 from serl_suite.nodes.config import TrainConfig
+from serl_suite.nodes.metrics import read_metrics
 from serl_suite.nodes.processes import NodeProcess
 from serl_suite.nodes.run_folder import RunFolder, RunFolderError
 from serl_suite.nodes.supervisor import NodeFailed, Supervisor
@@ -54,6 +55,17 @@ def test_a_stop_ends_both_nodes_within_two_seconds_frozen_ones_too(make_folder, 
     assert supervisor.train(stop, stop_when_due) is None
     assert time.monotonic() - stopped[0] < 2.0
     assert not any(is_running(pid) for pid in supervisor.pids.values())
+
+
+def test_a_stop_leaves_no_step_unacknowledged(make_folder):
+    folder, stop = make_folder("Pendulum-v1"), threading.Event()
+
+    def stop_after_an_episode():
+        if len(read_metrics(folder.metrics / "actor.jsonl")) > 0:
+            stop.set()
+
+    assert Supervisor(folder).train(stop, stop_after_an_episode) is None
+    assert not any(path.is_dir() for path in folder.spool.iterdir())
 
 
 class _Stillborn:

@@ -1,4 +1,5 @@
-"""What assembly tasks share: sockets with a rectangular opening, and starts with the part in the fingers."""
+"""What assembly tasks share: sockets with a rectangular opening, starts with the part in the fingers, and the script
+that brings the part into the opening."""
 
 from typing import NamedTuple
 
@@ -6,12 +7,13 @@ import mujoco
 import numpy as np
 from serl_hardware.franka.model import COLLIDE_FIXTURE, COLLIDE_OBJECT
 
+from serl_envs.experts import Motion
 from serl_envs.robot import Array, RobotState, Setpoint
-from serl_envs.tasks.task import SimulatedRobot, turned_down, wrapped
+from serl_envs.tasks.task import SimulatedRobot, Task, turned_down, wrapped
 from serl_envs.twins.scene import Scene
 from serl_suite.control.rotations import delta_between, quaternion_inverse, quaternion_multiply, rotate
 
-__all__ = ["STIFF_CONTACT", "Mating", "add_part", "add_socket", "reset_holding", "upright"]
+__all__ = ["STIFF_CONTACT", "Insertion", "Mating", "add_part", "add_socket", "reset_holding", "upright"]
 
 STIFF_CONTACT = {"solref": (0.004, 1.0), "solimp": (0.95, 0.99, 0.0005, 0.5, 2.0)}
 """Contact settings for close fits: twice the step is the stiffest that 1 kHz resolves, and half a millimetre of
@@ -127,3 +129,78 @@ class Mating(NamedTuple):
             tilt=float(np.arccos(np.clip(axis @ socket_axis, -1.0, 1.0))),
             yaw=yaw,
         )
+
+
+class Insertion:
+    """A script: over the mouth, then down; where the part sits on the rim, pushes lightly and feels around for the
+    opening, and starts over where it isn't found.
+
+    Args:
+        task: Whose scales the actions have.
+        symmetry_rad: Of the part, see `Mating.measure`.
+        aligned_rad: Goes down once the yaw is within this.
+        search_m: Radius of the circle felt around on the rim.
+        depth_m: How deep the tip is sent once it is in.
+    """
+
+    PACE = 0.6
+    TURN_GAIN = 1.5
+    HOVER_M = 0.004
+    """How high over the mouth the part is aligned, and how far below it the part is sent while it sits on the rim."""
+    ALIGNED_M = 0.002
+    LATERAL_GAIN = 2.0
+    """The last millimetre needs more than its own length of spring to overcome friction."""
+    IN_M = 0.002
+    """Deeper than this, the tip is in the opening."""
+    SEARCH_RAD = 2.4
+    """How far round the circle goes in a step."""
+    PATIENCE = 30
+    """Steps on the rim before it starts over."""
+
+    def __init__(
+        self, task: Task, *, symmetry_rad: float, aligned_rad: float, search_m: float, depth_m: float
+    ) -> None:
+        self._motion = Motion(task.translation_m, task.rotation_rad, self.PACE)
+        self._symmetry_rad, self._aligned_rad = symmetry_rad, aligned_rad
+        self._search_m, self._depth_m = search_m, depth_m
+        self.start_over()
+
+    def start_over(self) -> None:
+        """The part is to be aligned again."""
+        self._aligning = True
+        self._on_rim = 0
+
+    def act(self, state: RobotState, scene: Scene) -> Array:
+        """Returns the next action before noise. Shape: (7,)."""
+        mating = Mating.measure(state, scene, self._symmetry_rad)
+        if self._aligning:
+            if mating.lateral < self.ALIGNED_M and abs(mating.yaw) < self._aligned_rad:
+                self._aligning, self._on_rim = False, 0
+            return self._motion.by(
+                state, mating.offset - np.array([0.0, 0.0, self.HOVER_M]), self.TURN_GAIN * mating.turn, 1.0
+            )
+        if mating.depth > self.IN_M:
+            return self.push(state, mating)
+        self._on_rim += 1
+        if self._on_rim > self.PATIENCE or mating.lateral > 3 * self.ALIGNED_M:
+            self._aligning = True
+        angle = self.SEARCH_RAD * self._on_rim
+        feel = np.array([self._search_m * np.cos(angle), self._search_m * np.sin(angle), self.HOVER_M])
+        return self._motion.by(state, self._to_axis(mating) + feel, self.TURN_GAIN * mating.turn, 1.0)
+
+    def push(self, state: RobotState, mating: Mating, turn_rad: float = 0.0) -> Array:
+        """Returns the action that goes down the axis, and turns the part away from alignment. Shape: (7,).
+
+        Args:
+            state: Of the robot.
+            mating: The part's.
+            turn_rad: Yaw to turn to, against the tool's z.
+        """
+        way = self._to_axis(mating) + np.array([0.0, 0.0, self._depth_m])
+        turn = self.TURN_GAIN * mating.turn
+        turn[2] -= self.TURN_GAIN * turn_rad
+        return self._motion.by(state, way, turn, 1.0)
+
+    def _to_axis(self, mating: Mating) -> Array:
+        way: Array = mating.offset * np.array([self.LATERAL_GAIN, self.LATERAL_GAIN, 1.0])
+        return way

@@ -3,9 +3,8 @@
 import mujoco
 import numpy as np
 
-from serl_envs.experts import Motion
 from serl_envs.robot import Array, RobotState
-from serl_envs.tasks.assembly import Mating, add_part, add_socket, reset_holding, upright
+from serl_envs.tasks.assembly import Insertion, Mating, add_part, add_socket, reset_holding, upright
 from serl_envs.tasks.task import SimulatedRobot, Workspace, box
 from serl_envs.twins.scene import Scene
 
@@ -47,6 +46,7 @@ class BayonetLock:
     spaces = {"slot": box([-1.0] * 3 + [-1.7] * 3, [1.0] * 3 + [1.7] * 3)}  # noqa: RUF012
 
     def add_objects(self, spec: mujoco.MjSpec) -> None:
+        """Adds `socket`, a plate with a slot, and, as `part`, the key: cross bar, shaft and handle."""
         opening = (BAR_HALF_M[0] + 0.5 * CLEARANCE_M, BAR_HALF_M[1] + 0.5 * CLEARANCE_M)
         add_socket(spec, opening, outer_half=0.04, bottom=PLATE_BOTTOM_M, top=PLATE_TOP_M)
         shaft_half = 0.5 * (SHAFT_TOP_M - 2 * BAR_HALF_M[2])
@@ -61,6 +61,7 @@ class BayonetLock:
         add_part(spec, key, mass=0.06)
 
     def reset(self, robot: SimulatedRobot, rng: np.random.Generator) -> None:
+        """Draws the slot's place and yaw, and a start above it with the key in the fingers."""
         slot = np.array([*(CENTRE_XY + SLOT_HALF_RANGE_M * rng.uniform(-1, 1, 2)), PLATE_TOP_M])
         yaw = SLOT_YAW_HALF_RANGE * rng.uniform(-1, 1)
         above = rng.uniform(*START_TIP_ABOVE_MOUTH_M) + TIP_BELOW_TCP_M
@@ -75,55 +76,43 @@ class BayonetLock:
         return {"slot": np.concatenate([mating.offset, mating.turn])}
 
     def succeeded(self, state: RobotState, scene: Scene) -> bool:
+        """Whether the bar is under the plate and turned by `LOCKED_RAD` or more."""
         mating = Mating.measure(state, scene, HALF_TURN)
         under = mating.depth >= UNDER_PLATE_M and mating.lateral < BAR_HALF_M[1]
         return under and abs(mating.yaw) >= LOCKED_RAD
 
     def make_script(self, rng: np.random.Generator) -> "_LockScript":
+        """Inserts the key and turns it; the generator is not used."""
         return _LockScript(self)
 
 
 class _LockScript:
-    """Over the slot, feel for it, go through, turn; starts over where the key is out again before it is turned."""
+    """Through the slot, then turn; starts over where the key is out again before it is turned."""
 
-    HOVER_M = 0.004
-    LATERAL_M = 0.002
-    YAW_RAD = 0.05
-    LATERAL_GAIN = 2.0
     SEARCH_M = 0.0012
-    SEARCH_RAD = 2.4
-    PATIENCE = 30
-    TURN_DEPTH_M = 0.5 * (UNDER_PLATE_M + PLATE_TOP_M)
+    ALIGNED_RAD = 0.05
+    DEPTH_M = 0.5 * (UNDER_PLATE_M + PLATE_TOP_M)
+    THROUGH_M = UNDER_PLATE_M + 0.003
+    OUT_M = UNDER_PLATE_M - 2 * BAR_HALF_M[2]
     TURN_RAD = 1.25
 
     def __init__(self, task: BayonetLock) -> None:
-        self._motion = Motion(task.translation_m, task.rotation_rad, pace=0.6)
-        self._phase = "align"
-        self._on_rim = 0
+        self._insertion = Insertion(
+            task,
+            symmetry_rad=HALF_TURN,
+            aligned_rad=self.ALIGNED_RAD,
+            search_m=self.SEARCH_M,
+            depth_m=self.DEPTH_M,
+        )
+        self._turning = False
 
     def act(self, state: RobotState, scene: Scene) -> Array:
+        """Returns the next action before noise. Shape: (7,)."""
         mating = Mating.measure(state, scene, HALF_TURN)
-        way, turn = mating.offset.copy(), 1.5 * mating.turn
-        if self._phase == "align":
-            if mating.lateral < self.LATERAL_M and abs(mating.yaw) < self.YAW_RAD:
-                self._phase, self._on_rim = "push", 0
-            way[2] -= self.HOVER_M
-            return self._motion.by(state, way, turn, 1.0)
-        way[:2] *= self.LATERAL_GAIN
-        way[2] += self.TURN_DEPTH_M
-        if self._phase == "turn":
-            if mating.depth < UNDER_PLATE_M - 2 * BAR_HALF_M[2]:
-                self._phase = "align"
-            turn[2] -= 1.5 * self.TURN_RAD
-            return self._motion.by(state, way, turn, 1.0)
-        if mating.depth > UNDER_PLATE_M + 0.003:
-            self._phase = "turn"
-        if mating.depth > 0.002:
-            return self._motion.by(state, way, turn, 1.0)
-        self._on_rim += 1
-        if self._on_rim > self.PATIENCE or mating.lateral > 3 * self.LATERAL_M:
-            self._phase = "align"
-        angle = self.SEARCH_RAD * self._on_rim
-        way += np.array([self.SEARCH_M * np.cos(angle), self.SEARCH_M * np.sin(angle), 0.0])
-        way[2] = mating.offset[2] + self.HOVER_M
-        return self._motion.by(state, way, turn, 1.0)
+        if not self._turning:
+            self._turning = mating.depth > self.THROUGH_M
+            return self._insertion.act(state, scene)
+        if mating.depth < self.OUT_M:
+            self._turning = False
+            self._insertion.start_over()
+        return self._insertion.push(state, mating, self.TURN_RAD)

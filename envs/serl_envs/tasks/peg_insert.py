@@ -3,9 +3,8 @@
 import mujoco
 import numpy as np
 
-from serl_envs.experts import Motion
 from serl_envs.robot import Array, RobotState
-from serl_envs.tasks.assembly import Mating, add_part, add_socket, reset_holding, upright
+from serl_envs.tasks.assembly import Insertion, Mating, add_part, add_socket, reset_holding, upright
 from serl_envs.tasks.task import SimulatedRobot, Workspace, box
 from serl_envs.twins.scene import Scene
 
@@ -42,6 +41,7 @@ class PegInsert:
     spaces = {"hole": box([-1.0] * 3 + [-1.6] * 3, [1.0] * 3 + [1.6] * 3)}  # noqa: RUF012
 
     def add_objects(self, spec: mujoco.MjSpec) -> None:
+        """Adds `socket` and, as `part`, the peg."""
         opening = PEG_HALF_M + 0.5 * CLEARANCE_M
         add_socket(spec, (opening, opening), outer_half=0.04, bottom=0.0, top=HOLE_DEPTH_M)
         half = 0.5 * PEG_LENGTH_M
@@ -55,6 +55,7 @@ class PegInsert:
         add_part(spec, [peg], mass=0.05)
 
     def reset(self, robot: SimulatedRobot, rng: np.random.Generator) -> None:
+        """Draws the hole's place and yaw, and a start above it with the peg in the fingers."""
         hole = np.array([*(CENTRE_XY + HOLE_HALF_RANGE_M * rng.uniform(-1, 1, 2)), HOLE_DEPTH_M])
         yaw = HOLE_YAW_HALF_RANGE * rng.uniform(-1, 1)
         above = rng.uniform(*START_TIP_ABOVE_MOUTH_M) + TIP_BELOW_TCP_M
@@ -69,46 +70,12 @@ class PegInsert:
         return {"hole": np.concatenate([mating.offset, mating.turn])}
 
     def succeeded(self, state: RobotState, scene: Scene) -> bool:
+        """Whether the tip is `DONE_DEPTH_M` deep in the hole and the peg stands upright in it."""
         mating = Mating.measure(state, scene, QUARTER_TURN)
         return mating.depth >= DONE_DEPTH_M and mating.lateral < PEG_HALF_M and mating.tilt < DONE_TILT_RAD
 
-    def make_script(self, rng: np.random.Generator) -> "_InsertScript":
-        return _InsertScript(self)
-
-
-class _InsertScript:
-    """Over the hole, then down; where the peg sits on the rim, pushes lightly and feels around for the hole."""
-
-    HOVER_M = 0.004
-    LATERAL_M = 0.002
-    YAW_RAD = 0.04
-    PATIENCE = 30
-    LATERAL_GAIN = 2.0
-    """The last millimetre needs more than its own length of spring to overcome friction."""
-    SEARCH_M = 0.0015
-    SEARCH_RAD = 2.4
-    """Radius of the circle felt around on the rim, and how far round it goes in a step."""
-
-    def __init__(self, task: PegInsert) -> None:
-        self._motion = Motion(task.translation_m, task.rotation_rad, pace=0.6)
-        self._phase = "align"
-        self._on_rim = 0
-
-    def act(self, state: RobotState, scene: Scene) -> Array:
-        mating = Mating.measure(state, scene, QUARTER_TURN)
-        way, turn = mating.offset.copy(), 1.5 * mating.turn
-        if self._phase == "align":
-            if mating.lateral < self.LATERAL_M and abs(mating.yaw) < self.YAW_RAD:
-                self._phase, self._on_rim = "push", 0
-            way[2] -= self.HOVER_M
-            return self._motion.by(state, way, turn, 1.0)
-        way[:2] *= self.LATERAL_GAIN
-        if mating.depth > 0.002:
-            way[2] += HOLE_DEPTH_M
-            return self._motion.by(state, way, turn, 1.0)
-        self._on_rim += 1
-        if self._on_rim > self.PATIENCE or mating.lateral > 3 * self.LATERAL_M:
-            self._phase = "align"
-        angle = self.SEARCH_RAD * self._on_rim
-        way += np.array([self.SEARCH_M * np.cos(angle), self.SEARCH_M * np.sin(angle), self.HOVER_M])
-        return self._motion.by(state, way, turn, 1.0)
+    def make_script(self, rng: np.random.Generator) -> Insertion:
+        """Aligns, goes down, feels for the hole; the generator is not used."""
+        return Insertion(
+            self, symmetry_rad=QUARTER_TURN, aligned_rad=0.04, search_m=0.0015, depth_m=HOLE_DEPTH_M
+        )

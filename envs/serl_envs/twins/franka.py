@@ -103,6 +103,7 @@ class FrankaTwin:
         )  # fmt: skip
 
     def observe(self) -> RobotState:
+        """Returns the state after the last tick; the arrays are copies."""
         views = self._views
         jacobian = self._jacobian()
         w, x, y, z = views.hand_quaternion
@@ -121,6 +122,12 @@ class FrankaTwin:
         )
 
     def command(self, setpoint: Setpoint, period_s: float) -> None:
+        """Computes `period_s` of simulated time under control.
+
+        Raises:
+            RobotFault: A fault is latched, or the setpoint is not finite; nothing moved.
+            SimulationDiverged: The physics produced NaN or inf; only `reset` helps.
+        """
         if self._fault is not None:
             raise RobotFault(
                 f"the twin is stopped by {self._fault}; call recover(reason) or reset the environment"
@@ -141,7 +148,11 @@ class FrankaTwin:
             _log.warning("the twin stopped: %s", self._fault)
 
     def reset(self, position: Array, quaternion: Array, gripper_width: float) -> None:
-        """Puts the arm there at once and everything else where the scene was built; clears a fault."""
+        """Puts the arm there at once and everything else where the scene was built; clears a fault.
+
+        Raises:
+            RobotFault: No joint position reaches the pose.
+        """
         q = self._inverse_kinematics(position, quaternion)
         data, views = self.data, self._views
         mujoco.mj_resetData(self.model, data)
@@ -154,6 +165,7 @@ class FrankaTwin:
         self._fault = None
 
     def recover(self, reason: str) -> None:
+        """Clears a fault; the arm holds the pose that it is in."""
         _log.warning("recovered from %s: %s", self._fault, reason)
         state = self.observe()
         recover(self._control_state, state.q, state.position, state.quaternion)

@@ -1,0 +1,70 @@
+"""What a learner takes up from the one before: its checkpoint, and the journal's steps that the checkpoint counts."""
+
+import logging
+from pathlib import Path
+
+import msgspec
+
+from serl_suite.agents.agent import Agent
+from serl_suite.agents.checkpoint import load_checkpoint, save_checkpoint
+from serl_suite.nodes.backlog import Backlog
+from serl_suite.nodes.experience import Experience
+
+__all__ = ["Counters", "restore_learner", "save_learner"]
+
+log = logging.getLogger(__name__)
+
+
+class Counters(msgspec.Struct):
+    """What a checkpoint keeps beside the agent and the replays' random state."""
+
+    env_steps: int = 0
+    updates: int = 0
+    version: int = 0
+    owed: float = 0.0
+    frames: int = 0
+    """Steps taken from the journal or the actors so far, resets included; recovery replays exactly these first."""
+    forgiven: float = 0.0
+    training_s: float = 0.0
+    block_is_open: bool = False
+    """Steps were taken whose updates are not all paid, so no policy that has learnt from them is published."""
+
+
+def save_learner(path: Path, counters: Counters, agent: Agent, experience: Experience) -> None:
+    """Writes a checkpoint durably. The steps that it counts must be durable already.
+
+    Raises:
+        DiskFull: The checkpoint before is untouched.
+    """
+    meta = {
+        "counters": msgspec.to_builtins(counters),
+        "online_rng": experience.online.rng_state(),
+        "demos_rng": experience.demos.rng_state(),
+    }
+    save_checkpoint(path, agent.state_dict(), meta)
+
+
+def restore_learner(path: Path, agent: Agent, experience: Experience, backlog: Backlog) -> Counters:
+    """Takes up a checkpoint: updates go on exactly as they would have.
+
+    Args:
+        path: Of the checkpoint.
+        agent: Its state is replaced.
+        experience: Without online steps; gets those that the checkpoint counts.
+        backlog: All steps of the journal; those are taken out of it.
+
+    Raises:
+        BadCheckpoint: The file is damaged or of another version.
+        BadAgent: It is of an agent with other settings.
+    """
+    tensors, meta = load_checkpoint(path)
+    counters = msgspec.convert(meta["counters"], Counters)
+    agent.load_state_dict(tensors)
+    if len(backlog) < counters.frames:
+        log.warning("the journal holds %d steps of %d; the rest is sent again", len(backlog), counters.frames)
+    for _ in range(min(counters.frames, len(backlog))):
+        experience.insert(*backlog.pop())
+    experience.online.set_rng_state(meta["online_rng"])
+    experience.demos.set_rng_state(meta["demos_rng"])
+    log.info("resumed at %d env steps, %d updates", counters.env_steps, counters.updates)
+    return counters
