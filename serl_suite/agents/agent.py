@@ -6,15 +6,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from serl_suite.agents.errors import BadAgent
 from serl_suite.data.replay import Batch
-from serl_suite.errors import SerlError
 from serl_suite.wire.spaces import Observation
 
 __all__ = ["Agent", "BadAgent"]
-
-
-class BadAgent(SerlError):
-    """An agent was asked for that cannot be built; the message says why and names what can."""
 
 
 class Agent(Protocol):

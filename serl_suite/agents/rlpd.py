@@ -13,9 +13,7 @@ The term in brackets (`backup_entropy`) is off for sparse rewards.
 
 import copy
 from collections.abc import Sequence
-from typing import Literal
 
-import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -23,6 +21,7 @@ from torch import Tensor
 
 from serl_suite.agents.agent import BadAgent
 from serl_suite.agents.optimiser import adam_state, load_adam_state, make_adam
+from serl_suite.agents.rlpd_config import RLPDConfig
 from serl_suite.data.replay import Batch
 from serl_suite.networks import EnsembleMLP, TanhGaussian, log_density
 from serl_suite.wire.spaces import EnvSpec, Observation
@@ -30,57 +29,6 @@ from serl_suite.wire.spaces import EnvSpec, Observation
 __all__ = ["RLPD", "RLPDConfig"]
 
 Loss = tuple[Tensor, dict[str, Tensor]]
-
-
-class RLPDConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Settings of RLPD. The defaults are for sparse rewards, a state observation and two CPU cores."""
-
-    num_critics: int = 10
-    """Members of the critic ensemble."""
-    critic_subset: int = 2
-    """Members whose minimum makes the target, drawn without replacement for every update."""
-    hidden: tuple[int, ...] = (128, 128)
-    """Widths of the hidden layers of every network."""
-    layer_norm: bool = True
-    """LayerNorm after every hidden layer."""
-    discount: float = 0.97
-    """gamma, per control step."""
-    tau: float = 0.005
-    """Share of the critics that enters their targets at every update."""
-    learning_rate: float = 1e-3
-    """Of Adam, for all networks and the temperature."""
-    batch_size: int = 256
-    """Transitions per update."""
-    demo_fraction: float = 0.5
-    """Share of a batch that comes from demonstrations and interventions."""
-    utd: float | Literal["free"] = 8.0
-    """Critic updates per environment step; free: as many as the learner can, for a robot that sets the pace."""
-    actor_period: int = 4
-    """Critic updates per update of actor and temperature."""
-    initial_temperature: float = 0.01
-    """alpha at the start."""
-    target_entropy: float | None = None
-    """Entropy that the temperature aims at; None is minus half the action dimension."""
-    backup_entropy: bool = False
-    """Whether the target counts the entropy of what follows."""
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.critic_subset <= self.num_critics:
-            raise BadAgent(
-                f"critic_subset is {self.critic_subset}; set it between 1 and num_critics={self.num_critics}"
-            )
-        if (
-            not 0.0 <= self.demo_fraction <= 1.0
-            or not 0.0 <= self.discount < 1.0
-            or not 0.0 < self.tau <= 1.0
-        ):
-            raise BadAgent("demo_fraction lies in [0, 1], discount in [0, 1) and tau in (0, 1]")
-        counts = (self.batch_size, self.actor_period, *self.hidden, len(self.hidden))
-        rates = (self.learning_rate, self.initial_temperature, 1.0 if self.utd == "free" else self.utd)
-        if min(counts) < 1 or min(rates) <= 0:
-            raise BadAgent(
-                "batch_size, actor_period, hidden, utd, learning_rate, initial_temperature are positive"
-            )
 
 
 class RLPD:

@@ -1,14 +1,23 @@
 """`serl actor`: the actor process alone."""
 
+import datetime
+import logging
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import tyro
 
 from serl_suite.cli.stopping import stop_on_signals
+from serl_suite.cli.typed import as_typed
 
 __all__ = ["run"]
+
+log = logging.getLogger(__name__)
+
+Kind = TypeVar("Kind", bound=msgspec.Struct)
 
 DESCRIPTION = """Run an actor alone, on the robot's workstation.
 
@@ -21,11 +30,8 @@ learner has not acknowledged are in its folder: after a crash of either side the
 
 def run(arguments: Sequence[str]) -> int:
     """Acts until the learner ends the training or a signal comes; 0 in each case."""
-    stop = stop_on_signals()
-    from serl_suite.nodes.actor import Actor
+    stop = stop_on_signals(say=True)
     from serl_suite.nodes.config import ActorConfig, TrainConfig
-    from serl_suite.nodes.run_folder import RunFolder
-    from serl_suite.wire.keys import client_keys
 
     class Remote(msgspec.Struct, frozen=True, kw_only=True):
         task: tyro.conf.Positional[str]
@@ -33,7 +39,7 @@ def run(arguments: Sequence[str]) -> int:
         connect: str
         """The learner's address, such as tcp://learner:5555."""
         folder: Path = Path("actor")
-        """Keeps unacknowledged steps and this actor's metrics."""
+        """Keeps unacknowledged steps of any run (spool) and, under TASK-DATE, the metrics of each start."""
         keys: Path | None = None
         """Folder of CURVE keys (`serl keys`); needed off loopback."""
         seed: int = 0
@@ -48,28 +54,40 @@ def run(arguments: Sequence[str]) -> int:
         number: int = 0
         """Tells several actors of one learner apart."""
 
-    if any(word == "--run" or word.startswith("--run=") for word in arguments):
-        local = tyro.cli(Local, args=list(arguments), prog="serl actor", description=DESCRIPTION)
-        folder = RunFolder(local.run)
-        keys = folder.config.learner.keys
+    def parse(kind: type[Kind]) -> Kind:
+        return tyro.cli(kind, args=list(arguments), prog="serl actor", description=DESCRIPTION)
+
+    is_local = any(word == "--run" or word.startswith("--run=") for word in arguments)
+    chosen: Local | Remote = parse(Local) if is_local else parse(Remote)
+    from serl_suite.nodes.actor import Actor
+    from serl_suite.nodes.run_folder import RunFolder
+    from serl_suite.wire.keys import client_keys
+
+    if isinstance(chosen, Local):
+        folder = RunFolder(chosen.run)
+        config, spool, metrics = folder.config, folder.spool, folder.metrics
+        keys = Path(config.learner.keys) if config.learner.keys is not None else None
+        if not folder.address.exists():
+            log.info("waiting for a learner on %s", folder.path)
         address = folder.wait_for_address(stop)
-        actor = Actor(
-            folder.config,
-            address=address,
-            spool=folder.spool,
-            metrics=folder.metrics,
-            keys=client_keys(folder=Path(keys)) if keys is not None else None,
-            number=local.number,
-        )
+        if stop.is_set():
+            return 0
     else:
-        remote = tyro.cli(Remote, args=list(arguments), prog="serl actor", description=DESCRIPTION)
-        actor = Actor(
-            TrainConfig(task=remote.task, seed=remote.seed, actor=remote.actor),
-            address=remote.connect,
-            spool=remote.folder / "spool",
-            metrics=remote.folder / "metrics",
-            keys=client_keys(folder=remote.keys) if remote.keys is not None else None,
-            number=remote.number,
-        )
-    print(actor.run(stop))  # noqa: T201
+        config = TrainConfig(task=chosen.task, seed=chosen.seed, actor=chosen.actor)
+        start = f"{config.task.replace('/', '_')}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+        spool, metrics = chosen.folder / "spool", chosen.folder / start
+        keys, address = chosen.keys, chosen.connect
+    actor = Actor(
+        config,
+        address=address,
+        spool=spool,
+        metrics=metrics,
+        keys=client_keys(folder=keys) if keys is not None else None,
+        number=chosen.number,
+    )
+    reason = actor.run(stop)
+    print(f"{reason}; metrics are in {metrics}")  # noqa: T201
+    if stop.is_set():
+        again = as_typed(shlex.join(["serl", "actor", *arguments]))
+        print(f"Nothing is lost. Go on with: {again}")  # noqa: T201
     return 0

@@ -9,6 +9,7 @@ import msgspec
 import tyro
 
 from serl_suite.cli.stopping import stop_on_signals
+from serl_suite.cli.typed import as_typed
 
 if TYPE_CHECKING:
     from serl_suite.nodes.evaluation import EvaluationResult
@@ -106,7 +107,7 @@ def evaluate_and_report(
             should_stop=stop.is_set,
         )
     if result is None:
-        print(f"Stopped; nothing was written. Evaluate again: serl eval {folder.path}")  # noqa: T201
+        print(f"Stopped; nothing was written. Evaluate again: {as_typed(f'serl eval {folder.path}')}")  # noqa: T201
         return EXIT_INTERRUPTED
     print(_verdict(result, folder))  # noqa: T201
     print(f"Report: {write_report(folder)}")  # noqa: T201

@@ -1,11 +1,19 @@
 """`serl learner`: the learner process alone."""
 
+import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
 from serl_suite.cli.stopping import stop_on_signals
+from serl_suite.cli.typed import as_typed
+
+if TYPE_CHECKING:
+    from serl_suite.nodes.run_folder import RunFolder
 
 __all__ = ["run"]
+
+log = logging.getLogger(__name__)
 
 DESCRIPTION = """Run a learner alone, on the machine with the GPU.
 
@@ -16,19 +24,38 @@ Off loopback it needs keys: see `serl keys --help`."""
 
 def run(arguments: Sequence[str]) -> int:
     """Trains until the budget is spent, an evaluation passes or a signal comes; 0 in each case."""
-    stop = stop_on_signals()
+    stop = stop_on_signals(say=True)
     from serl_suite.cli.runs import discard_on_error, open_run
+
+    folder, is_new = open_run(arguments, prog="serl learner", description=DESCRIPTION)
+    from serl_suite.cli.learner_status import status_lines
     from serl_suite.nodes.demonstrations import import_demonstrations
     from serl_suite.nodes.learner import Learner
 
-    folder, is_new = open_run(arguments, prog="serl learner", description=DESCRIPTION)
     with discard_on_error(folder) if is_new else nullcontext():
         if is_new and folder.config.demos not in (None, "none"):
             import_demonstrations(folder.config.demos, folder.demos)
         learner = Learner(folder)
     folder.announce(learner.address)
-    outcome = learner.run(stop)
-    if outcome is not None:
+    log.info("listening on %s; start an actor: %s", learner.address, _actor_command(folder, learner.address))
+    with status_lines(folder):
+        outcome = learner.run(stop)
+    if outcome is None:
+        resume = as_typed(f"serl learner --resume {folder.path}")
+        print(f"Stopped; everything is kept in {folder.path}. Go on with: {resume}")  # noqa: T201
+    else:
         summary = f"{outcome.reason}, after {outcome.env_steps} env steps and {outcome.updates} updates"
-        print(f"{summary}: {folder.path}")  # noqa: T201
+        print(f"{summary}: {folder.path}. Evaluate it: {as_typed(f'serl eval {folder.path}')}")  # noqa: T201
     return 0
+
+
+def _actor_command(folder: "RunFolder", address: str) -> str:
+    """What starts an actor of this run: from its folder on this machine, by address from another."""
+    config = folder.config
+    if config.learner.keys is None:
+        return as_typed(f"serl actor --run {folder.path}")
+    port = address.rpartition(":")[2]
+    return (
+        f"serl actor {config.task} --connect tcp://THIS-MACHINE:{port} --keys KEYS "
+        f"--actor.pace {config.actor.pace}"
+    )

@@ -4,12 +4,11 @@ import itertools
 import math
 import statistics
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from types import TracebackType
 
-import msgspec
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.padding import Padding
@@ -17,105 +16,18 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from serl_suite.cli.training_state import TrainingState
 from serl_suite.nodes.run_folder import RunFolder
 
-__all__ = ["LiveView", "TrainingState"]
+__all__ = ["LiveView"]
 
 REDRAW_PERIOD_S = 0.25
 LINE_PERIOD_S = 5.0
 SPARK = "▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 32
-SPEED_RECORDS = 15
-"""Records of the learner, one a second, over which the speed for the ETA is taken."""
-
-Record = dict[str, float | bool | None]
-
-
-class _Tail:
-    """The complete lines appended to a JSONL file since the last look."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._offset = 0
-        self._rest = b""
-
-    def read(self) -> list[Record]:
-        try:
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
-                data = file.read()
-        except FileNotFoundError:
-            return []
-        self._offset += len(data)
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        records = []
-        for line in lines:
-            try:
-                records.append(msgspec.json.decode(line, type=Record))
-            except msgspec.DecodeError:
-                continue  # torn by a process that was killed
-        return records
-
-
-class TrainingState:
-    """The newest figures of a run, taken from its metrics as they are written.
-
-    Args:
-        folder: Of the run.
-    """
-
-    def __init__(self, folder: RunFolder) -> None:
-        self.config = folder.config
-        self._learner_lines = _Tail(folder.metrics / "learner.jsonl")
-        self._actor_lines = _Tail(folder.metrics / "actor.jsonl")
-        self.newest: Record = {}
-        self.env_steps = 0
-        self.episodes = 0
-        self.recent: deque[bool] = deque(maxlen=folder.config.evaluation.window)
-        self.rates: list[float] = []
-        """Rolling success rate after each episode that told."""
-        self.last_evaluation: tuple[float, int] | None = None
-        """Success rate and env steps."""
-        self._speeds: deque[float] = deque(maxlen=SPEED_RECORDS)
-
-    def read(self) -> None:
-        """Takes in the lines written since the last call."""
-        for record in self._learner_lines.read():
-            self._take(record)
-            self._speeds.append(self.value("learner/steps_per_s") or 0.0)
-        for record in self._actor_lines.read():
-            self._take(record)
-            self.episodes += "episode/return" in record
-            success = record.get("episode/success")
-            if success is not None:
-                self.recent.append(bool(success))
-                self.rates.append(sum(self.recent) / len(self.recent))
-            rate = record.get("evaluation/success_rate")
-            if rate is not None:
-                self.last_evaluation = float(rate), int(record["env_steps"] or 0)
-
-    def value(self, name: str) -> float | None:
-        """The newest value of a metric."""
-        value = self.newest.get(name)
-        return None if value is None else float(value)
-
-    @property
-    def phase(self) -> str:
-        if not self._speeds and not self.episodes:
-            return "starting learner and actor"
-        if not self.episodes:
-            return "waiting for the first episode"
-        return "training" if self.value("learner/updates") else "collecting the first steps"
-
-    @property
-    def eta_s(self) -> float | None:
-        """Time to the end of the step budget at the speed of the last seconds."""
-        speed = statistics.fmean(self._speeds) if self._speeds else 0.0
-        return max(0, self.config.max_steps - self.env_steps) / speed if speed > 0 else None
-
-    def _take(self, record: Record) -> None:
-        self.newest |= record
-        self.env_steps = max(self.env_steps, int(record["env_steps"] or 0))
+STOPPING, STOPPED, ENDED = "stopping", "stopped", "ended"
+FEET = {STOPPING: "Both processes end; everything is kept.", STOPPED: "", ENDED: ""}
+"""Below the figures, by phase; of all others: how to stop."""
 
 
 class LiveView:
@@ -123,6 +35,7 @@ class LiveView:
 
     Args:
         folder: Of the run.
+        stop: Once it is set, the view says at once that the run is being stopped.
         console: Where to draw; standard output by default.
         clock: Monotonic seconds.
     """
@@ -130,11 +43,14 @@ class LiveView:
     def __init__(
         self,
         folder: RunFolder,
+        stop: Event,
         *,
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._path = folder.path
+        self._stop = stop
+        self._said_stopping = False
         self._state = TrainingState(folder)
         self._console = console or Console()
         self._clock = clock
@@ -151,28 +67,32 @@ class LiveView:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._draw()
+        self._draw(STOPPED if self._stop.is_set() else ENDED)
         if self._live is not None:
             self._live.stop()
 
     def update(self) -> None:
         """Redraws where it is time to."""
-        if self._clock() >= self._due:
+        if self._stop.is_set() and not self._said_stopping:
+            self._said_stopping = True
+            self._draw(STOPPING)
+        elif self._clock() >= self._due:
             self._due = self._clock() + (LINE_PERIOD_S if self._live is None else REDRAW_PERIOD_S)
             self._draw()
 
-    def _draw(self) -> None:
+    def _draw(self, phase: str | None = None) -> None:
         self._state.read()
-        elapsed_s = self._clock() - self._started
+        phase = phase or self._state.phase
+        elapsed_s = self._state.earlier_s + self._clock() - self._started
         if self._live is None:
-            print(line(self._state, elapsed_s), file=self._console.file, flush=True)
+            print(line(self._state, phase, elapsed_s), file=self._console.file, flush=True)
         else:
-            self._live.update(screen(self._state, self._path, elapsed_s), refresh=True)
+            self._live.update(screen(self._state, phase, self._path, elapsed_s), refresh=True)
 
 
-def line(state: TrainingState, elapsed_s: float) -> str:
+def line(state: TrainingState, phase: str, elapsed_s: float) -> str:
     """One line of plain text."""
-    parts = [f"{duration(elapsed_s):>8}", state.phase, f"step {state.env_steps}/{state.config.max_steps}"]
+    parts = [f"{duration(elapsed_s):>8}", phase, f"step {state.env_steps}/{state.config.max_steps}"]
     if state.recent:
         parts.append(f"success {sum(state.recent)}/{len(state.recent)}")
     for name, label in (
@@ -189,17 +109,17 @@ def line(state: TrainingState, elapsed_s: float) -> str:
     return "  ".join(parts)
 
 
-def screen(state: TrainingState, path: Path, elapsed_s: float) -> RenderableType:
+def screen(state: TrainingState, phase: str, path: Path, elapsed_s: float) -> RenderableType:
     """The whole screen, about 15 lines of 80 columns."""
     head = Table.grid(expand=True)
-    head.add_column(no_wrap=True)
+    head.add_column(no_wrap=True, ratio=1)
     head.add_column(justify="right", no_wrap=True)
     head.add_row(
         Text(state.config.task, style="bold"),
-        Text(f"{state.phase}, {duration(elapsed_s)}", style="bold cyan"),
+        Text(f"{phase}, {duration(elapsed_s)}", style="bold cyan"),
     )
     head.add_row(Text(str(path), style="dim", overflow="ellipsis"), "")
-    foot = Text("Ctrl-C stops and keeps everything.", style="dim")
+    foot = Text(FEET.get(phase, "Ctrl-C stops and keeps everything."), style="dim")
     return Padding(Group(head, Text(), _progress(state), Text(), _figures(state), Text(), foot), (1, 2, 0, 2))
 
 
@@ -213,11 +133,10 @@ def _progress(state: TrainingState) -> Table:
     bar = ProgressBar(total=state.config.max_steps, completed=state.env_steps, width=SPARK_WIDTH)
     count = f"{state.env_steps:,} of {state.config.max_steps:,}".replace(",", " ")
     table.add_row(Text("env steps", style="dim"), Text(count), bar)
-    robot_time_s = state.value("actor/robot_time_s")
     eta = "" if state.eta_s is None else f"{duration(state.eta_s)} to the end of the budget at most"
     table.add_row(
         Text("robot time", style="dim"),
-        Text("" if robot_time_s is None else duration(robot_time_s)),
+        Text("" if state.robot_time_s is None else duration(state.robot_time_s)),
         Text(eta),
     )
     table.add_row(Text("evaluation", style="dim"), *_evaluation(state))

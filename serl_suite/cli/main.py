@@ -1,10 +1,13 @@
 """The `serl` command: finds the subcommand, imports only what it needs, and turns errors into one clear line."""
 
+import contextlib
 import difflib
 import importlib
+import importlib.metadata
 import logging
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from serl_suite.errors import SerlError
 
@@ -26,20 +29,43 @@ COMMANDS = {
 }
 """Command, module of `serl_suite.cli` that has its `run(arguments)`, one line of help."""
 
+CLOCK = "%Y-%m-%d %H:%M:%S"
+HELP = ("-h", "--help")
 EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code: 0 success, 1 failure, 2 wrong usage, 130 interrupted."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or words[0] in ("-h", "--help"):
-        print(_help())  # noqa: T201
+    """Runs one command and returns its exit code: 0 success, 1 failure, 2 wrong usage, 130 interrupted.
+
+    Given no arguments, it takes those of the process, and ends the process instead of returning.
+    """
+    if arguments is not None:
+        return _run(list(arguments))
+    code = _run(sys.argv[1:])
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    # All is closed by now; taking torch down in order costs up to a second, after a Ctrl-C, too.
+    os._exit(code)
+
+
+def _run(words: list[str]) -> int:
+    if words[:1] == ["help"]:
+        words = [*words[1:], "--help"]
+    if not words or words[0] in HELP:
+        print(_help(COMMANDS))  # noqa: T201
         return 0 if words else EXIT_USAGE
+    if words[0] == "--version":
+        print(f"serl-suite {importlib.metadata.version('serl-suite')}")  # noqa: T201
+        return 0
+    if words[1:2] and words[1] in HELP and (group := _group(words[0])):
+        print(_help(group))  # noqa: T201
+        return 0
     command = next((name for name in (" ".join(words[:2]), words[0]) if name in COMMANDS), None)
     if command is None:
         print(_unknown(words), file=sys.stderr)  # noqa: T201
         return EXIT_USAGE
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt=CLOCK)
     try:
         module = importlib.import_module(f"serl_suite.cli.{COMMANDS[command][0]}")
         return int(module.run(words[len(command.split()) :]))
@@ -50,25 +76,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
 
 
-def _help() -> str:
-    width = max(map(len, COMMANDS))
-    lines = [f"  serl {name.ljust(width)}  {text}" for name, (_, text) in COMMANDS.items()]
-    return "\n".join(
-        [
-            "Let a real robot learn a skill in minutes.",
-            "",
-            *lines,
-            "",
-            "Each command explains itself: serl train --help",
-            "Begin with:                   serl train FrankaPickCube-v0",
-        ]
-    )
+def _group(word: str) -> Mapping[str, tuple[str, str]]:
+    """The commands of two words that begin with this one."""
+    return {name: entry for name, entry in COMMANDS.items() if name.startswith(f"{word} ")}
+
+
+def _help(commands: Mapping[str, tuple[str, str]]) -> str:
+    width = max(map(len, commands))
+    lines = [f"  serl {name.ljust(width)}  {text}" for name, (_, text) in commands.items()]
+    footer = [f"Each command explains itself: serl {next(iter(commands))} --help"]
+    if commands is COMMANDS:
+        footer.append("Begin with:                   serl train FrankaPickCube-v0")
+    return "\n".join(["Let a real robot learn a skill in minutes.", "", *lines, "", *footer])
 
 
 def _unknown(words: Sequence[str]) -> str:
     asked = " ".join(words[:2])
-    group = [name for name in COMMANDS if name.split()[0] == words[0]]
-    near = group or difflib.get_close_matches(asked, COMMANDS, n=1, cutoff=0.4)
+    near = list(_group(words[0])) or difflib.get_close_matches(asked, COMMANDS, n=1, cutoff=0.4)
     near = near or difflib.get_close_matches(words[0], COMMANDS, n=1, cutoff=0.4)
     hint = (
         f"did you mean {' or '.join(f'`serl {name}`' for name in near)}?"
@@ -79,4 +103,4 @@ def _unknown(words: Sequence[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

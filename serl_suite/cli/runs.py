@@ -9,9 +9,10 @@ from pathlib import Path
 import msgspec
 import tyro
 
+from serl_suite.cli.typed import as_typed
 from serl_suite.errors import SerlError
 from serl_suite.nodes.config import TrainConfig
-from serl_suite.nodes.run_folder import RunFolder
+from serl_suite.nodes.run_folder import RunFolder, RunFolderError
 
 __all__ = ["discard_on_error", "open_run"]
 
@@ -49,4 +50,10 @@ def open_run(arguments: Sequence[str], *, prog: str, description: str) -> tuple[
     new = tyro.cli(_NewRun, args=list(arguments), prog=prog, description=text)
     config = TrainConfig(**{name: getattr(new, name) for name in TrainConfig.__struct_fields__})
     name = f"{config.task.replace('/', '_')}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
-    return RunFolder.create(new.run or Path("runs") / name, config), True
+    path = new.run or Path("runs") / name
+    if (path / "run.json").exists():
+        resume = as_typed(f"{prog} --resume {path}")
+        raise RunFolderError(
+            f"{path} exists already; go on with it by `{resume}`, or name another with --run"
+        )
+    return RunFolder.create(path, config), True

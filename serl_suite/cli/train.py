@@ -1,12 +1,12 @@
 """`serl train`: one command from nothing to a judged policy."""
 
 import shutil
-import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from serl_suite.cli.stopping import stop_on_signals
+from serl_suite.cli.typed import as_typed
 
 if TYPE_CHECKING:
     from threading import Event
@@ -32,15 +32,16 @@ Ctrl-C at any moment ends both processes within two seconds and keeps the data."
 def run(arguments: Sequence[str]) -> int:
     """Trains, evaluates and reports; 0 passed, 1 not, 130 interrupted."""
     stop = stop_on_signals()
-    from serl_suite.cli.live_view import LiveView
     from serl_suite.cli.runs import discard_on_error, open_run
-    from serl_suite.nodes.supervisor import Supervisor
 
     folder, is_new = open_run(arguments, prog="serl train", description=DESCRIPTION)
+    from serl_suite.cli.live_view import LiveView
+    from serl_suite.nodes.supervisor import Supervisor
+
     with discard_on_error(folder) if is_new else nullcontext():
         _prepare_demonstrations(folder, stop)
     if not stop.is_set() and not folder.outcome.exists():
-        with LiveView(folder) as view:
+        with LiveView(folder, stop) as view:
             Supervisor(folder, actors=folder.config.actors).train(stop, view.update)
     if not stop.is_set():
         from serl_suite.cli.evaluate import evaluate_and_report
@@ -48,9 +49,8 @@ def run(arguments: Sequence[str]) -> int:
         return evaluate_and_report(folder, stop)
     from serl_suite.cli.main import EXIT_INTERRUPTED
 
-    typed = sys.argv[0].endswith("/serl") and shutil.which("serl") is None
-    serl = sys.argv[0] if typed else "serl"
-    print(f"Stopped; everything is kept. Go on with: {serl} train --resume {folder.path}")  # noqa: T201
+    resume = as_typed(f"serl train --resume {folder.path}")
+    print(f"Stopped; everything is kept. Go on with: {resume}")  # noqa: T201
     return EXIT_INTERRUPTED
 
 

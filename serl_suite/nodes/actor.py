@@ -298,6 +298,7 @@ class Actor:
             if weights is not None:
                 self._apply(weights)
         while not self._over(stop):
+            self._say_how_it_goes()
             progress = self._client.progress
             counted = progress.acked_seq >= self._block_seq - 1
             if counted and progress.updates_owed <= self._settings.most_owed:

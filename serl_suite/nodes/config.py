@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 import tyro
 
-from serl_suite.agents.rlpd import RLPDConfig
+from serl_suite.agents.rlpd_config import RLPDConfig
 from serl_suite.errors import SerlError
 
 __all__ = ["ActorConfig", "ActorSettings", "BadConfig", "EvaluationConfig", "LearnerConfig", "TrainConfig"]

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from threading import Event
@@ -75,6 +76,7 @@ class Learner:
         self._published_at = 0
         self._checkpointed_at = 0
         self._log = _Log()
+        self._successes: deque[bool] = deque(maxlen=self.config.evaluation.window)
         self._clock_s = time.monotonic()
         self._journal = Journal(run.path)
         self._backlog = Backlog(self._journal.recover())
@@ -231,6 +233,8 @@ class Learner:
         while wanted > 0:
             session_id, step = self._backlog.pop()
             self._experience.insert(session_id, step)
+            if step.ends_episode and step.success is not None:
+                self._successes.append(step.success)
             self.counters.frames += 1
             if step.index > 0:
                 wanted -= 1
@@ -336,6 +340,7 @@ class Learner:
             "learner/policy_version": counters.version,
             "replay/online": len(self._experience.online),
             "replay/demos": len(self._experience.demos),
+            "episode/success_rate": sum(self._successes) / len(self._successes) if self._successes else None,
             "wire/dropped": sum(
                 self._ingest.counters[name] for name in ("malformed", "oversized", "refused", "gaps")
             ),

@@ -3,6 +3,7 @@
 Nothing that a peer sends can stop it: what is wrong is counted, logged and dropped.
 """
 
+import logging
 import re
 import threading
 import time
@@ -19,6 +20,8 @@ from serl_suite.wire.router import Router
 from serl_suite.wire.spaces import BadStep, EnvSpec
 
 __all__ = ["Reception"]
+
+log = logging.getLogger(__name__)
 
 SESSION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """It becomes a folder's name."""
@@ -132,6 +135,7 @@ class Reception:
         if self.agent is None:
             return
         session = self._sessions.admit(hello, identity)
+        log.info("%s connected, session %s", hello.actor, session.id)
         self._note_durable(session)
         welcome = messages.Welcome(
             session_id=session.id, run_id=self._run_id, last_durable_seq=session.durable_seq, agent=self.agent

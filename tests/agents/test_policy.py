@@ -4,7 +4,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from serl_suite.agents import BadAgent, Policy, RLPDConfig, describe, make_agent, make_policy
+from serl_suite.agents.errors import BadAgent
+from serl_suite.agents.policy import Policy
+from serl_suite.agents.registry import describe, make_agent, make_policy
+from serl_suite.agents.rlpd_config import RLPDConfig
 from serl_suite.wire.spaces import ArraySpec, EnvSpec
 
 SPEC = EnvSpec(

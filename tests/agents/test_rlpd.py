@@ -12,7 +12,10 @@ from torch import nn
 from torch.distributions import Normal, TransformedDistribution
 from torch.distributions.transforms import TanhTransform
 
-from serl_suite.agents import RLPD, BadAgent, RLPDConfig, load_checkpoint, save_checkpoint
+from serl_suite.agents.checkpoint import load_checkpoint, save_checkpoint
+from serl_suite.agents.errors import BadAgent
+from serl_suite.agents.rlpd import RLPD
+from serl_suite.agents.rlpd_config import RLPDConfig
 from serl_suite.data.replay import Batch, Replay, mixed_sample
 from serl_suite.wire.messages import Step
 from serl_suite.wire.spaces import ArraySpec, EnvSpec

@@ -6,6 +6,7 @@ No error shows a traceback, loses data or leaves a process behind.
 import re
 import resource
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import pytest
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "integration"))
-from serl_command import SMALL, nodes_of, run  # noqa: E402
+from serl_command import SMALL, nodes_of, run, start  # noqa: E402
 
 from serl_suite.cli.main import main  # noqa: E402
 from serl_suite.data.episodes import Episode, read_dataset, write_episode  # noqa: E402
@@ -26,7 +27,9 @@ from serl_suite.data.journal import Journal  # noqa: E402
 from serl_suite.nodes import actor as actor_module  # noqa: E402
 from serl_suite.nodes.config import TrainConfig  # noqa: E402
 from serl_suite.nodes.run_folder import RunFolder  # noqa: E402
+from serl_suite.wire.keys import make_keys, server_keys  # noqa: E402
 from serl_suite.wire.messages import Step  # noqa: E402
+from serl_suite.wire.router import Router  # noqa: E402
 from serl_suite.wire.spaces import ArraySpec, EnvSpec  # noqa: E402
 
 POINT = ["train", "point_env:Point-v0", "--demo-episodes", 2, "--max-steps", 200, *SMALL, "--run"]
@@ -149,7 +152,57 @@ def test_an_address_off_loopback_without_keys(fails, tmp_path):
 def test_an_unreachable_learner(fails, tmp_path, monkeypatch):
     monkeypatch.setattr(actor_module, "CONNECT_TIMEOUT_S", 0.3)
     arguments = ["actor", "Pendulum-v1", "--connect", "tcp://127.0.0.1:9", "--folder", tmp_path / "actor"]
-    fails(arguments, "no answer from a learner at tcp://127.0.0.1:9", "serl learner Pendulum-v1")
+    fails(
+        arguments,
+        "no answer from a learner at tcp://127.0.0.1:9",
+        "nothing listens there",
+        "serl learner Pendulum-v1",
+    )
+
+
+@pytest.mark.parametrize("keys", ["none", "strange"])
+def test_a_learner_that_wants_other_keys(fails, tmp_path, monkeypatch, keys):
+    monkeypatch.setattr(actor_module, "CONNECT_TIMEOUT_S", 1.0)
+    for folder in ("here", "strange"):
+        for name in ("learner", "actor"):
+            make_keys(name, tmp_path / folder)
+    router = Router("tcp://127.0.0.1:0", server_keys(folder=tmp_path / "here"), 1000)
+    arguments = ["actor", "Pendulum-v1", "--connect", router.address, "--folder", tmp_path / "actor"]
+    if keys == "none":
+        fails(arguments, f"no answer from a learner at {router.address}", "wants keys (give --keys)")
+    else:
+        fails([*arguments, "--keys", tmp_path / "strange"], "learner.public here must be that learner's")
+    router.close()
+
+
+def test_an_address_where_no_machine_is(fails, tmp_path, monkeypatch):
+    monkeypatch.setattr(actor_module, "CONNECT_TIMEOUT_S", 0.3)
+    make_keys("learner", tmp_path / "keys")
+    make_keys("actor", tmp_path / "keys")
+    arguments = ["actor", "Pendulum-v1", "--connect", "tcp://no-such-machine.invalid:5555"]
+    arguments += ["--keys", tmp_path / "keys", "--folder", tmp_path / "actor"]
+    fails(arguments, "no machine is called no-such-machine.invalid")
+
+
+def test_a_waiting_actor_says_what_it_waits_for(tmp_path):
+    folder = tmp_path / "actor"
+    with start("actor", "Pendulum-v1", "--connect", "tcp://127.0.0.1:9", "--folder", folder) as process:
+        said = []
+        while not said or "nothing listens there" not in said[-1]:
+            said.append(process.stderr.readline())
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=10)
+    assert "waiting for a learner at tcp://127.0.0.1:9" in said[0]
+    assert process.returncode == 0
+    assert "stopping" in err
+    assert "serl actor Pendulum-v1 --connect tcp://127.0.0.1:9" in out
+
+
+@pytest.mark.parametrize("command", ["train", "learner"])
+def test_a_run_folder_that_exists_already(fails, tmp_path, command):
+    folder = RunFolder.create(tmp_path / "run", TrainConfig(task="Pendulum-v1"))
+    arguments = [command, "Pendulum-v1", "--demos", "none", "--run", folder.path]
+    fails(arguments, f"{folder.path} exists already", f"`serl {command} --resume {folder.path}`")
 
 
 def test_two_learners_on_one_run(fails, tmp_path):
