@@ -1,6 +1,6 @@
 """The actor's end of the wire: takes steps without ever waiting for the network, and fetches the newest weights.
 
-`put` hands a step to the socket if nothing is before it (wire/stream.py), writes it to the spool (wire/spool.py), and
+`put` writes a step to the spool (wire/spool.py), hands it to the socket if nothing is before it (wire/stream.py), and
 returns. The I/O thread does the rest (wire/courier.py); what the learner says is found in the inbox (wire/inbox.py).
 """
 
@@ -156,12 +156,9 @@ class ActorClient:
         self._raise_failure()
         check_step(self._spec, step)
         check_order(self._position, step)
-        encoded = self._codec.encode_step(step)
-        sent = step.seq == self._spool.next_seq and self._courier.offer(step.seq, encoded)
-        self._spool.append(step.seq, encoded)
+        self._spool.append(step.seq, self._codec.encode_step(step))
         self._position = Position(step.seq, step.episode, step.index, step.ends_episode)
-        if not sent:
-            self._link.wake()
+        self._courier.hurry()
 
     def take_weights(self) -> Weights | None:
         """The newest weights that arrived since the last call, or None. float32; the arrays are the caller's."""

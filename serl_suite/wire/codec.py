@@ -5,8 +5,10 @@ and size are checked against the buffer before an array is made over it.
 
 A header is `MAGIC`, one byte of schema version, MessagePack. An array in it is [dtype, shape, encoding, data], where
 data is the bytes themselves up to `INLINE_BYTES`, else their number: the next so many bytes of the buffers.
+Steps follow their message's header as records (wire/records.py), byte for byte as they lie in the spool.
 """
 
+import itertools
 import struct
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -18,6 +20,7 @@ import numpy.typing as npt
 
 from serl_suite.wire import messages
 from serl_suite.wire.messages import SCHEMA, Step, WireError
+from serl_suite.wire.records import SEQ, Buffer, pack, unpack
 from serl_suite.wire.spaces import DTYPES
 
 __all__ = ["Buffer", "Codec", "EncodedStep", "SchemaMismatch"]
@@ -31,23 +34,6 @@ MAX_DIMENSIONS = 8
 MAX_IMAGE_BYTES = 64 * 1024 * 1024
 RAW, JPEG = 0, 1
 
-Buffer = bytes | memoryview
-AnyMessage = (
-    messages.Hello
-    | messages.Welcome
-    | messages.Refused
-    | messages.HelloRequired
-    | messages.Steps
-    | messages.Resend
-    | messages.Ping
-    | messages.Ack
-    | messages.WeightsRequest
-    | messages.Weights
-    | messages.Evaluation
-    | messages.Stop
-    | messages.Bye
-)
-
 
 class SchemaMismatch(WireError):
     """The peer runs another version of this program."""
@@ -58,19 +44,36 @@ class EncodedStep(NamedTuple):
 
     header: Buffer
     """MessagePack of the step, without prefix."""
-    buffers: list[Buffer]
+    buffers: Sequence[Buffer]
     """Its large arrays, in the header's order."""
 
     @property
-    def nbytes(self) -> int:
-        return len(self.header) + sum(len(buffer) for buffer in self.buffers)
+    def parts(self) -> list[Buffer]:
+        """Header and buffers."""
+        return [self.header, *self.buffers]
 
 
 class _StepsFrame(messages.Message, frozen=True, tag="Steps"):
-    """`Steps` around steps that are encoded already."""
+    """The header of `Steps`; the steps follow as records, as they lie in a spool."""
 
     session_id: str
-    steps: list[msgspec.Raw]
+
+
+_Header = (
+    messages.Hello
+    | messages.Welcome
+    | messages.Refused
+    | messages.HelloRequired
+    | _StepsFrame
+    | messages.Resend
+    | messages.Ping
+    | messages.Ack
+    | messages.WeightsRequest
+    | messages.Weights
+    | messages.Evaluation
+    | messages.Stop
+    | messages.Bye
+)
 
 
 class Codec:
@@ -86,11 +89,14 @@ class Codec:
         self._in: list[Buffer] = []
         self._taken = self._at = 0
         self._encoder = msgspec.msgpack.Encoder(enc_hook=self._encode_array)
-        self._decoder = msgspec.msgpack.Decoder(AnyMessage, dec_hook=self._decode_array)
+        self._decoder = msgspec.msgpack.Decoder(_Header, dec_hook=self._decode_array)
         self._step_decoder = msgspec.msgpack.Decoder(Step, dec_hook=self._decode_array)
 
     def encode(self, message: messages.Message) -> list[Buffer]:
         """Frames of a message. Arrays are not copied: send before they change."""
+        if isinstance(message, messages.Steps):
+            records = [pack([SEQ.pack(step.seq), *self.encode_step(step).parts]) for step in message.steps]
+            return self.encode_records(message.session_id, b"".join(itertools.chain(*records)))
         self._out = [b""]
         header = self._encoder.encode(message)
         frames, self._out = self._out, []
@@ -104,15 +110,11 @@ class Codec:
         buffers, self._out = self._out, []
         return EncodedStep(header, buffers)
 
-    def encode_steps(
-        self, session_id: str, headers: Sequence[Buffer], buffers: Sequence[Buffer]
-    ) -> list[Buffer]:
-        """Frames of a `Steps` message around encoded steps: their headers, and their buffers in that order, each
-        as it is or several joined."""
-        raw = [msgspec.Raw(header) for header in headers]
-        return [PREFIX + self._encoder.encode(_StepsFrame(session_id=session_id, steps=raw)), *buffers]
+    def encode_records(self, session_id: str, records: Buffer) -> list[Buffer]:
+        """Frames of a `Steps` message around records of steps (wire/spool.py)."""
+        return [PREFIX + self._encoder.encode(_StepsFrame(session_id=session_id)), records]
 
-    def decode(self, frames: Sequence[Buffer]) -> AnyMessage:
+    def decode(self, frames: Sequence[Buffer]) -> messages.Message:
         """The message; its arrays are read-only views of the frames.
 
         Raises:
@@ -126,8 +128,26 @@ class Codec:
                 f"the peer speaks schema {frames[0][len(MAGIC)]}, this side {SCHEMA}; install the same version "
                 "of serl-suite on both machines"
             )
-        message: AnyMessage = self._decode(self._decoder, memoryview(frames[0])[len(PREFIX) :], frames[1:])
+        header, buffers = memoryview(frames[0])[len(PREFIX) :], frames[1:]
+        message: messages.Message = self._decode(self._decoder, header, buffers)
+        if isinstance(message, _StepsFrame):
+            steps = [step for records in buffers for step in self.decode_records(records)]
+            return messages.Steps(session_id=message.session_id, steps=steps)
         return message
+
+    def decode_records(self, records: Buffer) -> list[Step]:
+        """The steps of whole records, one after the other.
+
+        Raises: WireError, where one is torn, damaged or no step.
+        """
+        view, steps, at = memoryview(records), [], 0
+        while at < len(view):
+            record = unpack(view, at)
+            if record is None or len(record.parts) < 2:
+                raise WireError(f"steps are damaged from byte {at} of {len(view)} on")
+            steps.append(self.decode_step(EncodedStep(record.parts[1], record.parts[2:])))
+            at = record.end
+        return steps
 
     def decode_step(self, encoded: EncodedStep) -> Step:
         """Raises: WireError."""
@@ -144,7 +164,7 @@ class Codec:
             raise WireError(f"undecodable header: {e}") from None
         finally:
             buffers, self._in = self._in, []
-        if self._taken != len(buffers) or self._at:
+        if (self._taken != len(buffers) or self._at) and not isinstance(message, _StepsFrame):
             raise WireError(f"{len(buffers)} buffers hold more than the header describes")
         return message
 

@@ -1,4 +1,4 @@
-"""The I/O thread of an actor: greets, sends what `offer` could not, and hands on what the learner says.
+"""The I/O thread of an actor: greets, sends what `hurry` did not, and hands on what the learner says.
 
 It goes back to where the learner's journal ends whenever either side was away, and sends what earlier actors on
 this machine left behind.
@@ -13,7 +13,6 @@ import zmq
 
 from serl_suite.errors import SerlError
 from serl_suite.wire import messages
-from serl_suite.wire.codec import EncodedStep
 from serl_suite.wire.inbox import Inbox
 from serl_suite.wire.link import Link
 from serl_suite.wire.messages import WireError
@@ -25,7 +24,7 @@ __all__ = ["Courier"]
 POLL_MS = 50
 PING_PERIOD_S = 0.3
 MAX_WAIT_S = 0.001
-"""`offer` leaves a step to the I/O thread rather than wait longer for the socket."""
+"""`hurry` leaves a step to the I/O thread rather than wait longer for the socket."""
 
 logger = logging.getLogger(__name__)
 
@@ -62,19 +61,16 @@ class Courier:
             self._thread = threading.Thread(target=self._run, name="wire", daemon=True)
             self._thread.start()
 
-    def offer(self, seq: int, step: EncodedStep) -> bool:
-        """Spares a step the way through the I/O thread, where that is possible without waiting.
-
-        Comes before spooling, so that the network and the file system work side by side; should this process die
-        in between, the learner has one step that no `put` returned for.
-        """
+    def hurry(self) -> None:
+        """Spares the step just spooled the way through the I/O thread, where that is possible without waiting."""
         if not self._lock.acquire(timeout=MAX_WAIT_S):
-            return False
+            self._link.wake()
+            return
         try:
-            sent = self._own.offer(seq, step)
-            if sent:
+            if self._own.hurry(time.monotonic()):
                 self._link.wake_if_readable()
-            return sent
+            else:
+                self._link.wake()
         finally:
             self._lock.release()
 

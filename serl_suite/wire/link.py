@@ -8,10 +8,11 @@ from collections.abc import Callable
 
 import zmq
 
-from serl_suite.wire.codec import Buffer, Codec
+from serl_suite.wire.codec import Codec
 from serl_suite.wire.endpoint import Waker, connect_dealer
 from serl_suite.wire.keys import ClientKeys
 from serl_suite.wire.messages import Message, WireError
+from serl_suite.wire.records import Buffer
 
 __all__ = ["Link"]
 
@@ -47,10 +48,10 @@ class Link:
         """False where the socket's queue is full; the message is gone then."""
         return self.send_frames(self.codec.encode(message))
 
-    def send_frames(self, frames: list[Buffer], *, copy: bool = True) -> bool:
-        """The same for an encoded message. Without `copy` its buffers must not change afterwards."""
+    def send_frames(self, frames: list[Buffer]) -> bool:
+        """The same for an encoded message."""
         try:
-            self._socket.send_multipart(frames, zmq.NOBLOCK, copy=copy)
+            self._socket.send_multipart(frames, zmq.NOBLOCK)
         except zmq.Again:
             return False
         return True

@@ -21,7 +21,7 @@ __all__ = [
     "WeightsRequest", "Welcome", "WireError", "check_order", "check_step",
 ]  # fmt: skip
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of these messages and of the records on disk that hold them."""
 
 SOURCES = ("policy", "scripted", "human")

@@ -23,6 +23,8 @@ Buffer = bytes | memoryview
 HEAD = struct.Struct("<II")
 COUNT = struct.Struct("<H")
 SUM = struct.Struct("<Q")
+SEQ = struct.Struct("<Q")
+"""First part of a step's record in a spool and on the wire."""
 LARGE_BYTES = 4096
 FULL = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 

@@ -9,21 +9,20 @@ which is the memory of unacknowledged steps: it outlives this process and is bou
 import fcntl
 import os
 import shutil
-import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from serl_suite.errors import SerlError
 from serl_suite.wire.codec import Codec, EncodedStep
 from serl_suite.wire.messages import Hello
-from serl_suite.wire.records import RecordFile, pack, scan, unpack
+from serl_suite.wire.records import SEQ, Buffer, RecordFile, pack, scan
 from serl_suite.wire.segments import Segment
 
-__all__ = ["Spool", "SpoolError"]
+__all__ = ["Records", "Spool", "SpoolError"]
 
-SEQ = struct.Struct("<Q")
 HELLO, RUN = b"H", b"R"
 DEFAULT_SEGMENT_BYTES = 4 * 1024 * 1024
 SPARES = 8
@@ -32,6 +31,14 @@ SPARES = 8
 
 class SpoolError(SerlError):
     """A spool folder cannot be used."""
+
+
+class Records(NamedTuple):
+    """Steps as they lie in a segment: their bytes change some time after they were acknowledged."""
+
+    data: Buffer
+    sizes: list[int]
+    """Of each step's record [bytes]."""
 
 
 class Spool:
@@ -48,6 +55,8 @@ class Spool:
         """The run that welcomed this session, once one has."""
         self.first_seq = 0
         self.next_seq = 0
+        self.newest_bytes = 0
+        """Of the record appended last."""
         self._lock = threading.Lock()
         self._segment_bytes = segment_bytes
         self._index: list[tuple[Segment, int, int]] = []
@@ -122,25 +131,33 @@ class Spool:
         """
         if seq != self.next_seq:
             raise ValueError(f"step {seq} was put where step {self.next_seq} is due")
-        record = pack([SEQ.pack(seq), step.header, *step.buffers])
+        record = pack([SEQ.pack(seq), *step.parts])
         segment = self._segment_for(seq, sum(map(len, record)))
         start = segment.size
-        length = segment.append(record)
+        length = self.newest_bytes = segment.append(record)
         with self._lock:
             self._index.append((segment, start, length))
             self.next_seq = seq + 1
 
-    def get(self, seq: int) -> EncodedStep:
-        """A step that is not acknowledged yet; its buffers change some time after it is.
-
-        Raises: SpoolError, where the file was damaged from outside.
-        """
+    def read(self, seq: int, max_bytes: int, max_steps: int) -> Records:
+        """Records from `seq` on that lie next to each other, at least one, not more than asked for."""
         with self._lock:
-            segment, start, length = self._index[seq - self.first_seq]
-        record = unpack(segment.read(start, length))
-        if record is None or record.parts[0] != SEQ.pack(seq):
-            raise SpoolError(f"{segment.path} was damaged at byte {start}: step {seq} cannot be sent again")
-        return EncodedStep(record.parts[1], list(record.parts[2:]))
+            at = seq - self.first_seq
+            segment, start, _ = self._index[at]
+            end, sizes = start, list[int]()
+            for owner, _, length in self._index[at : at + max_steps]:
+                if owner is not segment or (sizes and end + length - start > max_bytes):
+                    break
+                end += length
+                sizes.append(length)
+        return Records(segment.read(start, end - start), sizes)
+
+    def check(self, seq: int, records: Records) -> None:
+        """Raises: SpoolError, where records from `seq` on were damaged from outside."""
+        found = [bytes(record.parts[0]) for record in scan(records.data)]
+        for number, due in enumerate(range(seq, seq + len(records.sizes))):
+            if found[number : number + 1] != [SEQ.pack(due)]:
+                raise SpoolError(f"{self.folder} was damaged: step {due} cannot be sent again")
 
     def acknowledge(self, seq: int) -> None:
         """Forgets every step up to and including `seq`, and lets go of segments that held only such steps."""

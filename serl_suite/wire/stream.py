@@ -1,13 +1,10 @@
 """One session on its way from a spool to the learner."""
 
-import time
 from collections import deque
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
-from serl_suite.wire.codec import Buffer, EncodedStep
 from serl_suite.wire.link import Link
 from serl_suite.wire.messages import Ack, Welcome, WireError
 from serl_suite.wire.spool import Spool
@@ -18,41 +15,19 @@ GREET_PERIOD_S = 0.5
 WINDOW_BYTES = 32 * 1024 * 1024
 WINDOW_STEPS = 4096
 """At most so much is on its way unacknowledged: what the learner must hold before its disk has it."""
-BATCH_BYTES = 768 * 1024
+BATCH_BYTES = 1536 * 1024
 BATCH_STEPS = 256
+"""One message of a megabyte costs half of what twenty small ones cost."""
 BURST_GAP_S = 0.0003
 HOLD_S = 0.001
 """Steps that follow each other faster than `BURST_GAP_S` wait up to `HOLD_S` for more, to be sent together."""
-
-
-class _Batch(NamedTuple):
-    """Steps that go as one message; one frame of a megabyte costs half of what twenty small ones cost."""
-
-    headers: list[Buffer]
-    sizes: list[int]
-    body: bytearray
-
-    @classmethod
-    def empty(cls) -> "_Batch":
-        return cls([], [], bytearray())
-
-    def add(self, step: EncodedStep) -> None:
-        """Copies the step."""
-        self.headers.append(bytes(step.header))
-        self.sizes.append(step.nbytes)
-        for buffer in step.buffers:
-            self.body.extend(buffer)
-
-    @property
-    def full(self) -> bool:
-        return len(self.body) >= BATCH_BYTES or len(self.headers) >= BATCH_STEPS
 
 
 class Stream:
     """Greets the learner until it is welcome, then sends what the learner has not acknowledged. Not thread-safe.
 
     Args:
-        inherited: left behind by an earlier actor of this machine, which may have sent more than it could spool.
+        inherited: left behind by an earlier actor of this machine, which may have lost steps in a power cut.
     """
 
     def __init__(self, spool: Spool, link: Link, *, inherited: bool = False) -> None:
@@ -71,9 +46,9 @@ class Stream:
         self._in_flight: deque[int] = deque()
         """Sizes of the unacknowledged steps right before `_cursor`."""
         self._in_flight_bytes = 0
-        self._held = _Batch.empty()
-        """From `_cursor` on: steps that wait for more, to be sent together."""
-        self._held_at = self._offered_at = -np.inf
+        self._held_bytes = 0
+        """About; of steps from `_cursor` on that wait for more, to be sent together."""
+        self._held_at = self._hurried_at = -np.inf
 
     @property
     def done(self) -> bool:
@@ -83,7 +58,7 @@ class Stream:
     @property
     def holds(self) -> bool:
         """Whether `pump` has something to send within `HOLD_S`."""
-        return bool(self._held.headers)
+        return self._held_bytes > 0
 
     def greet(self, now: float) -> None:
         """Says hello, again and again, until there is an answer."""
@@ -110,7 +85,7 @@ class Stream:
                 f"the learner at {self._link.address} runs {welcome.run_id} now, this session belongs to run "
                 f"{spool.run_id}; start that one again, or start the actor anew"
             )
-        if not self.inherited and last >= max(spool.next_seq, self._furthest):
+        if not self.inherited and last >= spool.next_seq:
             raise WireError("a welcome that knows steps which were never sent")
         spool.belongs_to(welcome.run_id)
         self.open = True
@@ -131,66 +106,57 @@ class Stream:
             self._link.counters["resent"] += self._cursor - from_seq
             self._rewind(from_seq)
 
-    def offer(self, seq: int, step: EncodedStep) -> bool:
-        """Sends a step that is about to be spooled or, in a burst, holds it for the next ones. False where it must
-        come from the spool, later."""
-        now = time.monotonic()
-        burst, self._offered_at = now - self._offered_at < BURST_GAP_S, now
-        if not (self.open and self._cursor + len(self._held.headers) == seq and self._has_room):
+    def hurry(self, now: float) -> bool:
+        """Sends the step just spooled at once or, in a burst, holds it for the next ones. False where that is left to
+        `pump`."""
+        burst, self._hurried_at = now - self._hurried_at < BURST_GAP_S, now
+        behind = self.spool.next_seq - 1 - self._cursor
+        if not self.open or (behind > 0 and not self.holds):
             return False
-        if burst or self.holds:
-            if not self.holds:
-                self._held_at = now
-                self._link.wake()
-            self._held.add(step)
-            return not self._held.full or self._flush()
-        frames = self._link.codec.encode_steps(self.session_id, [step.header], step.buffers)
-        if not self._link.send_frames(frames):
-            return False
-        self._sent([step.nbytes])
-        return True
+        if behind < 0:  # `pump` was faster
+            return True
+        if not (burst or self.holds):
+            return self._send_next()
+        first = not self.holds
+        if first:
+            self._held_at = now
+        self._held_bytes += self.spool.newest_bytes
+        if self._held_bytes >= BATCH_BYTES:
+            self._send_next()
+        return not first
 
     def pump(self, now: float) -> None:
-        """Sends what is due and fits the window: what was held, then what only the spool has."""
-        if self.holds and (now - self._held_at < HOLD_S or not self._flush()):
+        """Sends what is due and fits the window."""
+        if self.holds and now - self._held_at < HOLD_S:
             return
-        while self.open and (batch := self._next_batch()).headers:
-            if not self._send(batch):
-                return
+        while self.open and self._send_next():
+            pass
 
     @property
     def _has_room(self) -> bool:
         return len(self._in_flight) < WINDOW_STEPS and self._in_flight_bytes < WINDOW_BYTES
 
-    def _next_batch(self) -> _Batch:
-        batch, seq = _Batch.empty(), self._cursor
-        while self._has_room and seq < self.spool.next_seq and not batch.full:
-            batch.add(self.spool.get(seq))
-            seq += 1
-        return batch
-
-    def _flush(self) -> bool:
-        """Sends what is held; what the socket does not take will be read from the spool."""
-        batch, self._held = self._held, _Batch.empty()
-        return self._send(batch)
-
-    def _send(self, batch: _Batch) -> bool:
-        body = [memoryview(batch.body)] if batch.body else []
-        frames = self._link.codec.encode_steps(self.session_id, batch.headers, body)
-        if not self._link.send_frames(frames, copy=False):
+    def _send_next(self) -> bool:
+        """Sends what comes next, as one message; False where nothing does, or not now."""
+        self._held_bytes = 0
+        if self._cursor == self.spool.next_seq or not self._has_room:
             return False
-        self._sent(batch.sizes)
-        return True
-
-    def _sent(self, sizes: list[int]) -> None:
-        self._in_flight.extend(sizes)
-        self._in_flight_bytes += sum(sizes)
-        self._cursor += len(sizes)
+        records = self.spool.read(
+            self._cursor, BATCH_BYTES, min(BATCH_STEPS, WINDOW_STEPS - len(self._in_flight))
+        )
+        if self._cursor < self._furthest:
+            self.spool.check(self._cursor, records)
+        if not self._link.send_frames(self._link.codec.encode_records(self.session_id, records.data)):
+            return False
+        self._in_flight.extend(records.sizes)
+        self._in_flight_bytes += len(records.data)
+        self._cursor += len(records.sizes)
         self._furthest = max(self._furthest, self._cursor)
+        return True
 
     def _rewind(self, seq: int) -> None:
         self._cursor = max(seq, self.spool.first_seq)
-        self._held = _Batch.empty()
+        self._held_bytes = 0
         self._in_flight.clear()
         self._in_flight_bytes = 0
 

@@ -86,7 +86,8 @@ def _spooled(run: Path) -> set[Key]:
     keys, codec = set(), Codec()
     for spool in Spool.pending(run / "spool"):
         for seq in range(spool.first_seq, spool.next_seq):
-            keys.add(_key(codec.decode_step(spool.get(seq)).observation["state"]))
+            (step,) = codec.decode_records(spool.read(seq, 0, 1).data)
+            keys.add(_key(step.observation["state"]))
         spool.close(delete=False)
     return keys
 

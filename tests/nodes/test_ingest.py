@@ -227,7 +227,12 @@ def hostile(rng, codec, count):
             case 2:
                 yield "malformed", [good[0][: int(rng.integers(0, len(good[0])))], *good[1:]]
             case 3:
-                yield "malformed", [good[0], good[1][: int(rng.integers(0, len(good[1])))], good[2]]
+                records = bytearray(good[1])
+                if i % 16 == 3:
+                    del records[int(rng.integers(1, len(records) // 3)) :]
+                else:
+                    records[int(rng.integers(len(records)))] ^= 1 << int(rng.integers(8))
+                yield "malformed", [good[0], bytes(records)]
             case 4:
                 yield "malformed", [*good, b"more"]
             case 5:

@@ -9,6 +9,7 @@ from hypothesis.extra import numpy as hnp
 
 from serl_suite.wire.codec import PREFIX, Codec, EncodedStep, SchemaMismatch
 from serl_suite.wire.messages import Ack, EpisodeOutcome, Evaluation, Hello, Step, Steps, Weights, WireError
+from serl_suite.wire.records import SEQ, pack
 from serl_suite.wire.spaces import DTYPES, ArraySpec, EnvSpec
 
 arrays = hnp.arrays(
@@ -64,10 +65,15 @@ def test_steps_encoded_one_by_one_are_the_same_message(items):
         same(codec.decode_step(EncodedStep(bytes(e.header), over_the_wire(e.buffers))), step)
         for e, step in zip(encoded, items, strict=True)
     )
-    headers, buffers = [e.header for e in encoded], [bytes(b) for e in encoded for b in e.buffers]
-    for body in (buffers, [b"".join(buffers)] if buffers else []):
-        frames = over_the_wire(codec.encode_steps("s", headers, body))
-        assert same(codec.decode(frames), Steps(session_id="s", steps=items))
+    records = b"".join(
+        b"".join(pack([SEQ.pack(s.seq), *e.parts])) for s, e in zip(items, encoded, strict=True)
+    )
+    assert same(codec.decode_records(records), items)
+    frames = over_the_wire(codec.encode_records("s", records))
+    assert same(codec.decode(frames), Steps(session_id="s", steps=items))
+    for cut in (1, len(records) - 1) if items else ():
+        with pytest.raises(WireError, match="damaged"):
+            codec.decode([*frames[:-1], frames[-1] + records[:cut]])
 
 
 def test_every_other_kind_of_message_survives():

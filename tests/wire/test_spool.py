@@ -27,7 +27,7 @@ def encoded(seq):
 
 
 def value(spool, seq):
-    step = Codec().decode_step(spool.get(seq))
+    (step,) = Codec().decode_records(spool.read(seq, 0, 1).data)
     return step.seq, step.observation["state"][0]
 
 
@@ -178,7 +178,7 @@ def test_errors_name_the_cause(tmp_path):
     spool.append(0, encoded(0))
     (spool.folder / "steps-000000000000.log").write_bytes(bytes(10_000))
     with pytest.raises(SpoolError, match="damaged"):
-        spool.get(0)
+        spool.check(0, spool.read(0, 0, 1))
     spool.close(delete=True)
 
 
