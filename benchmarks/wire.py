@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from serl_suite.data.journal import Journal
 from serl_suite.data.replay import Replay
+from serl_suite.networks.host import tune_host
 from serl_suite.nodes.ingest import Ingest
 from serl_suite.wire.client import ActorClient
 from serl_suite.wire.codec import Codec
@@ -46,7 +47,9 @@ LENGTH = 101
 """Steps of an episode, the reset included."""
 ARCHIVE_S = 1.2
 """Meanwhile the journal turns episodes into files: it takes 0.3 s of the ten that a real episode lasts."""
-ROUNDS = 10
+ROUNDS = 12
+WARM_UP = 3
+"""Rounds that do not count: the spool's memory has been touched after them, as in a run that lasts."""
 SINGLES = 50
 SINGLE_PERIOD_S = 0.004
 TOTAL = ROUNDS * (LENGTH + SINGLES)
@@ -54,6 +57,7 @@ TOTAL = ROUNDS * (LENGTH + SINGLES)
 
 def learner(pipe: Connection, run: str) -> None:
     """Receives, inserts, and reports when each step became sampleable (CLOCK_MONOTONIC is one for all processes)."""
+    tune_host()
     journal = Journal(Path(run))
     ingest = Ingest("tcp://127.0.0.1:0", journal, "bench")
     ingest.set_agent({})
@@ -75,6 +79,7 @@ def learner(pipe: Connection, run: str) -> None:
 
 def bare_receiver(pipe: Connection) -> None:
     """Receives the same bytes and reports when each message had come."""
+    tune_host()
     socket = zmq.Context().socket(zmq.ROUTER)
     pipe.send(f"tcp://127.0.0.1:{socket.bind_to_random_port('tcp://127.0.0.1')}")
     stamps = []
@@ -122,14 +127,14 @@ class Figures(NamedTuple):
     """Seconds from put to sampleable."""
 
     episodes: NDArray[np.float64]
-    """Shape: (ROUNDS,)"""
+    """Shape: (rounds,)"""
     singles: NDArray[np.float64]
-    """Shape: (ROUNDS, SINGLES)"""
+    """Shape: (rounds, SINGLES)"""
 
     @classmethod
     def of(cls, put: list[float], seen: list[float]) -> "Figures":
         starts, ends = (np.reshape(times, (ROUNDS, LENGTH + SINGLES)) for times in (put, seen))
-        return cls(ends[:, LENGTH - 1] - starts[:, 0], (ends - starts)[:, LENGTH:])
+        return cls((ends[:, LENGTH - 1] - starts[:, 0])[WARM_UP:], (ends - starts)[WARM_UP:, LENGTH:])
 
 
 def measure(folder: Path) -> tuple[Figures, Figures, NDArray[np.float64]]:
@@ -166,7 +171,7 @@ def measure(folder: Path) -> tuple[Figures, Figures, NDArray[np.float64]]:
     client.close(5)
     for process in processes:
         process.join()
-    singles = np.reshape(puts, (ROUNDS, LENGTH + SINGLES))[:, LENGTH:]
+    singles = np.reshape(puts, (ROUNDS, LENGTH + SINGLES))[WARM_UP:, LENGTH:]
     return Figures.of(ours, stamps[0]), Figures.of(bare, stamps[1]), singles
 
 
@@ -203,6 +208,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", metavar="FILE", help="also write the figures there")
     arguments = parser.parse_args()
+    tune_host()
     with tempfile.TemporaryDirectory() as folder:
         ours, bare, puts = measure(Path(folder))
     encode, decode = codec_times()

@@ -8,7 +8,6 @@ data is the bytes themselves up to `INLINE_BYTES`, else their number: the next s
 Steps follow their message's header as records (wire/records.py), byte for byte as they lie in the spool.
 """
 
-import itertools
 import struct
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -96,7 +95,7 @@ class Codec:
         """Frames of a message. Arrays are not copied: send before they change."""
         if isinstance(message, messages.Steps):
             records = [pack([SEQ.pack(step.seq), *self.encode_step(step).parts]) for step in message.steps]
-            return self.encode_records(message.session_id, b"".join(itertools.chain(*records)))
+            return self.encode_records(message.session_id, b"".join(records))
         self._out = [b""]
         header = self._encoder.encode(message)
         frames, self._out = self._out, []

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from serl_suite.wire.records import Buffer, refuse_if_full
+from serl_suite.wire.records import Buffer, pack_into, record_size, refuse_if_full
 
 __all__ = ["Segment"]
 
@@ -38,16 +38,13 @@ class Segment:
         finally:
             os.close(fd)
 
-    def append(self, record: Sequence[Buffer]) -> int:
-        """Writes a packed record, which must fit, and returns its length. It survives the death of this process, not
-        of the machine."""
-        start = at = self.size
-        for part in record:
-            end = at + len(part)
-            self._memory[at:end] = part
-            at = end
-        self.size = at
-        return at - start
+    def append(self, parts: Sequence[Buffer]) -> int:
+        """Writes a record of `parts`, which must fit, and returns its length. It survives the death of this process,
+        not of the machine."""
+        start, length = self.size, record_size(parts)
+        pack_into(self._memory, start, parts)
+        self.size = start + length
+        return length
 
     def read(self, start: int, length: int) -> memoryview:
         """`length` bytes at `start`, as they lie in the file: a later life of the segment will change them."""

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from serl_suite.errors import SerlError
 from serl_suite.wire.codec import Codec, EncodedStep
 from serl_suite.wire.messages import Hello
-from serl_suite.wire.records import SEQ, Buffer, RecordFile, pack, scan
+from serl_suite.wire.records import SEQ, Buffer, RecordFile, pack, record_size, scan
 from serl_suite.wire.segments import Segment
 
 __all__ = ["Records", "Spool", "SpoolError"]
@@ -131,10 +131,10 @@ class Spool:
         """
         if seq != self.next_seq:
             raise ValueError(f"step {seq} was put where step {self.next_seq} is due")
-        record = pack([SEQ.pack(seq), *step.parts])
-        segment = self._segment_for(seq, sum(map(len, record)))
+        parts = [SEQ.pack(seq), *step.parts]
+        segment = self._segment_for(seq, record_size(parts))
         start = segment.size
-        length = self.newest_bytes = segment.append(record)
+        length = self.newest_bytes = segment.append(parts)
         with self._lock:
             self._index.append((segment, start, length))
             self.next_seq = seq + 1

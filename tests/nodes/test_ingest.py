@@ -321,7 +321,7 @@ def test_a_full_disk_reaches_the_caller_and_loses_nothing(ingest, make_client, j
     client.put(make_step(0))
     drain(ingest, 1)
     assert ingest.flush(2)
-    monkeypatch.setattr(os, "pwritev", _no_space_in(str(journal._wal_root), os.pwritev))
+    monkeypatch.setattr(os, "pwrite", _no_space_in(str(journal._wal_root), os.pwrite))
     client.put(make_step(1))
     with pytest.raises(DiskFull, match="free space"):
         assert eventually(lambda: ingest.drain() is None)

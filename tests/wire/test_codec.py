@@ -65,9 +65,7 @@ def test_steps_encoded_one_by_one_are_the_same_message(items):
         same(codec.decode_step(EncodedStep(bytes(e.header), over_the_wire(e.buffers))), step)
         for e, step in zip(encoded, items, strict=True)
     )
-    records = b"".join(
-        b"".join(pack([SEQ.pack(s.seq), *e.parts])) for s, e in zip(items, encoded, strict=True)
-    )
+    records = b"".join(pack([SEQ.pack(s.seq), *e.parts]) for s, e in zip(items, encoded, strict=True))
     assert same(codec.decode_records(records), items)
     frames = over_the_wire(codec.encode_records("s", records))
     assert same(codec.decode(frames), Steps(session_id="s", steps=items))
