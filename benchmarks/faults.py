@@ -46,7 +46,7 @@ def make_run(folder: Path, max_steps: int, actor: ActorConfig) -> RunFolder:
 
 def kill_at_random(folder: Path, kills: int, seed: int) -> tuple[int, Comparison]:
     """Kills survived, and what the run holds in the end."""
-    run = make_run(folder, max_steps=100 + kills * (STEPS_BETWEEN_KILLS // 2 + 35), actor=ActorConfig())
+    run = make_run(folder, max_steps=200 + kills * (STEPS_BETWEEN_KILLS // 2 + 70), actor=ActorConfig())
     log, supervisor = folder / "truth.log", Supervisor(run)
     rng, done, due = np.random.default_rng(seed), 0, 30
 

@@ -11,7 +11,10 @@ TASKS = {
     "FrankaPickCube-v0": "serl_envs.tasks.pick_cube:PickCube",
     "FrankaPegInsert-v0": "serl_envs.tasks.peg_insert:PegInsert",
     "FrankaBayonetLock-v0": "serl_envs.tasks.bayonet_lock:BayonetLock",
+    "FrankaMaze-v0": "serl_envs.tasks.maze:Maze",
 }
+_MAKERS = {"FrankaMaze-v0": "serl_envs.compliance:make_compliant_env"}
+"""Of tasks whose environment is not the plain one."""
 
 
 class DuplicateTask(SerlError):
@@ -34,9 +37,8 @@ def register_tasks(tasks: dict[str, str] | None = None) -> None:
     for task_id, task_class in (TASKS if tasks is None else tasks).items():
         known = gymnasium.registry.get(task_id)
         if known is None:
-            gymnasium.register(
-                task_id, entry_point="serl_envs.registration:make_env", kwargs={"task": task_class}
-            )
+            maker = _MAKERS.get(task_id, "serl_envs.registration:make_env")
+            gymnasium.register(task_id, entry_point=maker, kwargs={"task": task_class})
         elif known.kwargs.get("task") != task_class:
             raise DuplicateTask(
                 f"{task_id} is registered already, by {known.entry_point}; give the new task another id or version"

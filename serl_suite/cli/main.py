@@ -7,13 +7,13 @@ import importlib.metadata
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from serl_suite.errors import SerlError
 
 __all__ = ["main"]
 
-COMMANDS = {
+COMMANDS: Mapping[str, tuple[str | None, str]] = {
     "train": (
         "train",
         "teach a robot a task on this machine: demonstrations, learner, actor, evaluation, report",
@@ -26,8 +26,15 @@ COMMANDS = {
     "demo record": ("demo_record", "record demonstrations"),
     "data inspect": ("data_inspect", "show what is in episode files, demonstrations or a run"),
     "keys": ("keys", "make and list the keys that learner and actor need off loopback"),
+    "study passivity": ("study", "energy constraint and passivity filter: four arms, a table and plots"),
+    "twin franka": (
+        None,
+        "a Franka arm in MuJoCo at the ports of a real one: what connects to the arm connects to it",
+    ),
+    "robot": (None, "the robot server of an arm, and its operator: status, stop, recover, reset, jog"),
 }
-"""Command, module of `serl_suite.cli` that has its `run(arguments)`, one line of help."""
+"""Command, module of `serl_suite.cli` that has its `run(arguments)`, one line of help. Without a module, another package
+has it: the entry point in the group `serl.commands` that is named like the command, "-" for the space."""
 
 CLOCK = "%Y-%m-%d %H:%M:%S"
 HELP = ("-h", "--help")
@@ -41,8 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if arguments is not None:
         return _run(list(arguments))
-    code = _run(sys.argv[1:])
-    with contextlib.suppress(BrokenPipeError):
+    code = EXIT_ERROR
+    with contextlib.suppress(BrokenPipeError):  # whoever read the output has gone
+        code = _run(sys.argv[1:])
         sys.stdout.flush()
         sys.stderr.flush()
     # All is closed by now; taking torch down in order costs up to a second, after a Ctrl-C, too.
@@ -67,8 +75,7 @@ def _run(words: list[str]) -> int:
         return EXIT_USAGE
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt=CLOCK)
     try:
-        module = importlib.import_module(f"serl_suite.cli.{COMMANDS[command][0]}")
-        return int(module.run(words[len(command.split()) :]))
+        return _load(command)(words[len(command.split()) :])
     except SerlError as error:
         print(f"serl {command}: {error}", file=sys.stderr)  # noqa: T201
         return EXIT_ERROR
@@ -76,12 +83,26 @@ def _run(words: list[str]) -> int:
         return EXIT_INTERRUPTED
 
 
-def _group(word: str) -> Mapping[str, tuple[str, str]]:
+def _load(command: str) -> Callable[[list[str]], int]:
+    module = COMMANDS[command][0]
+    if module is not None:
+        run: Callable[[list[str]], int] = importlib.import_module(f"serl_suite.cli.{module}").run
+        return run
+    name = command.replace(" ", "-")
+    for entry in importlib.metadata.entry_points(group="serl.commands", name=name):
+        run = entry.load()
+        return run
+    raise SerlError(
+        f"no installed package brings `serl {command}`; install serl-suite again: pip install -e ."
+    )
+
+
+def _group(word: str) -> Mapping[str, tuple[str | None, str]]:
     """The commands of two words that begin with this one."""
     return {name: entry for name, entry in COMMANDS.items() if name.startswith(f"{word} ")}
 
 
-def _help(commands: Mapping[str, tuple[str, str]]) -> str:
+def _help(commands: Mapping[str, tuple[str | None, str]]) -> str:
     width = max(map(len, commands))
     lines = [f"  serl {name.ljust(width)}  {text}" for name, (_, text) in commands.items()]
     footer = [f"Each command explains itself: serl {next(iter(commands))} --help"]

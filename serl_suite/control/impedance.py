@@ -21,7 +21,7 @@ from serl_suite.control.compiled import Array, compiled
 from serl_suite.control.linear import cholesky, cholesky_solve, eigen_decompose
 from serl_suite.control.rotations import rotation_difference
 
-__all__ = ["impedance_wrench", "nullspace_torque", "pose_error", "task_damping"]
+__all__ = ["impedance_wrench", "nullspace_torque", "pose_error", "spring_energy", "task_damping"]
 
 
 @compiled
@@ -46,6 +46,19 @@ def impedance_wrench(
         for b in range(6):
             wrench[a] -= damping[a, b] * twist[b]
     return wrench
+
+
+@compiled
+def spring_energy(error: Array, stiffness: Array, clip_lower: Array, clip_upper: Array) -> float:
+    """V = sum of K (e c - c^2 / 2) with c = clip(e): the Huber potential whose gradient is K c [J].
+
+    Shapes: (6,) each.
+    """
+    energy = 0.0
+    for a in range(6):
+        clipped = min(max(error[a], clip_lower[a]), clip_upper[a])
+        energy += stiffness[a] * clipped * (error[a] - 0.5 * clipped)
+    return energy
 
 
 @compiled

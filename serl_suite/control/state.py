@@ -32,6 +32,18 @@ class State(NamedTuple):
     """T / T_max, 1 after a reset. Shape: (1,)."""
     gamma: Array
     """By what the passivity filter scaled the last torque. Shape: (1,)."""
+    beta: Array
+    """How much of the last move of target and stiffness the tank could pay for. Shape: (1,)."""
+    wanted_share: Array
+    """Written by whoever commands: the stiffness asked for, as a share of the configured one. Shape: (6,)."""
+    share: Array
+    """The same in force, after filter and tank; 1 after a reset. Shape: (6,)."""
+    work_j: Array
+    """Energy that went into the arm since the last reset or since a caller set it back. Shape: (1,)."""
+    peak_power_w: Array
+    """Greatest power into the arm over a tick, since the same. Shape: (1,)."""
+    least_fraction: Array
+    """Lowest T / T_max since the same. Shape: (1,)."""
     fault: NDArray[np.int64]
     """The latched `Fault`. Shape: (1,)."""
 
@@ -48,13 +60,20 @@ def make_state() -> State:
         tau_sent=np.zeros(7),
         tank_fraction=np.ones(1),
         gamma=np.ones(1),
+        beta=np.ones(1),
+        wanted_share=np.ones(6),
+        share=np.ones(6),
+        work_j=np.zeros(1),
+        peak_power_w=np.zeros(1),
+        least_fraction=np.ones(1),
         fault=np.zeros(1, dtype=np.int64),
     )
 
 
 @compiled
 def reset_state(state: State, q: Array, position: Array, quaternion: Array) -> None:
-    """Starts an episode at the measured pose, so that the first torque has no jump; tank full, no fault.
+    """Starts an episode at the measured pose, so that the first torque has no jump; tank full, stiffness as
+    configured, no fault.
 
     Shapes: q (7,), TCP position (3,), quaternion (4,), in the base frame.
     """
@@ -63,6 +82,11 @@ def reset_state(state: State, q: Array, position: Array, quaternion: Array) -> N
     state.last_dq[:] = 0.0
     state.tau_sent[:] = 0.0
     state.tank_fraction[0] = 1.0
+    state.wanted_share[:] = 1.0
+    state.share[:] = 1.0
+    state.work_j[0] = 0.0
+    state.peak_power_w[0] = 0.0
+    state.least_fraction[0] = 1.0
 
 
 @compiled
@@ -76,4 +100,5 @@ def recover(state: State, q: Array, position: Array, quaternion: Array) -> None:
     state.target_speed[:] = 0.0
     state.last_q[:] = q
     state.gamma[0] = 1.0
+    state.beta[0] = 1.0
     state.fault[0] = 0

@@ -29,7 +29,7 @@ from serl_suite.control.limits import (
 )
 from serl_suite.control.linear import all_finite, cholesky, cholesky_inverse
 from serl_suite.control.parameters import Parameters
-from serl_suite.control.passivity import drain_tank, filter_gain, port_work
+from serl_suite.control.passivity import bill_move, drain_tank, filter_gain, port_work
 from serl_suite.control.rotations import quaternion_normalized
 from serl_suite.control.shaping import follow_position, follow_quaternion, ramped_down
 from serl_suite.control.state import State
@@ -84,12 +84,17 @@ def tick(
         tank = state.tank_fraction[0] * p.tank_max
         work = port_work(tau_echoed, q, state.last_q)
         state.tank_fraction[0] = drain_tank(tank, work, p.tank_max) / p.tank_max
+        state.work_j[0] += work
+        state.peak_power_w[0] = max(state.peak_power_w[0], work / p.dt_s)
+        state.least_fraction[0] = min(state.least_fraction[0], state.tank_fraction[0])
     if fault == _NONE:
         modelled = all_finite(jacobian.ravel()) and all_finite(mass.ravel())
         if not (measured and modelled and all_finite(position) and all_finite(quaternion)):
             fault = _INVALID_STATE
         else:
-            fault = _move_target(p, state, target_position, target_quaternion, setpoint_age_s)
+            fault = _move_target(
+                p, state, position, quaternion, target_position, target_quaternion, setpoint_age_s
+            )
     if fault == _NONE:
         fault = _torque(p, state, q, dq, position, quaternion, jacobian, mass, tau_echoed, tau_out)
     if fault != _NONE:
@@ -104,19 +109,29 @@ def tick(
 
 @compiled
 def _move_target(
-    p: Parameters, state: State, target_position: Array, target_quaternion: Array, age_s: float
+    p: Parameters,
+    state: State,
+    position: Array,
+    quaternion: Array,
+    target_position: Array,
+    target_quaternion: Array,
+    age_s: float,
 ) -> int:
-    """Stages 1 to 3: the setpoint and its age move the target that the law tracks."""
+    """Stages 1 to 3: the setpoint and its age move target and stiffness, as far as the tank can pay for it."""
     x, y, z, w = target_quaternion[0], target_quaternion[1], target_quaternion[2], target_quaternion[3]
     norm = math.sqrt(x * x + y * y + z * z + w * w)
     if not (all_finite(target_position) and abs(norm - 1.0) <= 1e-3 and math.isfinite(age_s)):
         return _INVALID_SETPOINT
+    for share in state.wanted_share:
+        if not 0.0 <= share < math.inf:
+            return _INVALID_SETPOINT
     if age_s >= p.setpoint_fault_s:
         return _STALE_SETPOINT
     linear_cap, angular_cap = p.max_linear_speed, p.max_angular_speed
     if age_s > p.setpoint_hold_s:
         linear_cap = ramped_down(state.target_speed[0], p.hold_linear_deceleration, p.dt_s)
         angular_cap = ramped_down(state.target_speed[1], p.hold_angular_deceleration, p.dt_s)
+    before_position, before_quaternion = state.target_position.copy(), state.target_quaternion.copy()
     # the box bounds what is asked for; the target, on its way from inside, then never leaves it, and a target
     # that was reset to an arm outside comes in at the speed of any other motion instead of jumping
     wanted = clip_to_box(target_position, p.box_lower, p.box_upper)
@@ -124,8 +139,20 @@ def _move_target(
     turned = follow_quaternion(
         state.target_quaternion, quaternion_normalized(target_quaternion), p.blend, angular_cap * p.dt_s
     )
-    state.target_speed[0] = moved / p.dt_s
-    state.target_speed[1] = turned / p.dt_s
+    share = state.share + p.blend * (state.wanted_share - state.share)
+    beta = 1.0
+    if p.passivity:
+        budget = state.tank_fraction[0] * p.tank_max - p.tank_min
+        beta = bill_move(
+            position, quaternion, before_position, before_quaternion, p.stiffness * state.share,
+            state.target_position, state.target_quaternion, p.stiffness * share,
+            p.clip_lower, p.clip_upper, budget,
+        )  # fmt: skip
+    for a in range(6):
+        state.share[a] = share[a] if beta == 1.0 else state.share[a] + beta * (share[a] - state.share[a])
+    state.beta[0] = beta
+    state.target_speed[0] = beta * moved / p.dt_s
+    state.target_speed[1] = beta * turned / p.dt_s
     return _NONE
 
 
@@ -154,8 +181,9 @@ def _torque(
         for j in range(n):
             twist[a] += jacobian[a, j] * dq[j]
     error = pose_error(position, quaternion, state.target_position, state.target_quaternion)
-    damping = task_damping(p.stiffness, p.damping_ratio, jacobian, mass_inverse)
-    wrench = impedance_wrench(error, twist, p.stiffness, damping, p.clip_lower, p.clip_upper)
+    stiffness = p.stiffness * state.share
+    damping = task_damping(stiffness, p.damping_ratio, jacobian, mass_inverse)
+    wrench = impedance_wrench(error, twist, stiffness, damping, p.clip_lower, p.clip_upper)
     posture = p.posture if p.posture_fixed else state.start_q
     tau = nullspace_torque(q, dq, posture, jacobian, p.nullspace_stiffness, p.pinv_damping)
     for j in range(n):
@@ -201,8 +229,8 @@ def _filter(
         free = np.abs(dq - state.last_dq) / p.dt_s
         budget = state.tank_fraction[0] * p.tank_max - p.tank_min
         mobility = np.abs(mass_inverse)
-        step = p.max_torque_step
-        gamma = filter_gain(tau, tau_echoed, dq, mobility, free, budget, p.max_power, step, p.dt_s)
+        step, hold = p.max_torque_step, p.held_ticks * p.dt_s
+        gamma = filter_gain(tau, tau_echoed, dq, mobility, free, budget, p.max_power, step, hold)
         for j in range(tau.shape[0]):
             tau[j] *= gamma
     state.gamma[0] = gamma

@@ -1,8 +1,8 @@
 """The one format of everything a robot did: an immutable parquet file per episode.
 
-One row per step (index 0 is the reset). `observation/<key>` holds PNG for images, else the flattened values;
-metadata key `serl` holds JSON: schema, session, number, spec, seed, and the ranges of seq and received.
-A file appears whole or not at all: temporary name, fsync, rename, fsync of the folder.
+One row per step (index 0 is the reset). `observation/<key>` holds PNG for images, else the flattened values; `cost`
+is a column only where a step has one. Metadata key `serl` holds JSON: schema, session, number, spec, seed, and the
+ranges of seq and received. A file appears whole or not at all: temporary name, fsync, rename, fsync of the folder.
 """
 
 from collections.abc import Iterable
@@ -203,6 +203,8 @@ def _table(episode: Episode) -> Table:
             columns[f"observation/{key}"] = pa.array([_png(image) for image in arrays], pa.binary())
         else:
             columns[f"observation/{key}"] = _list_column(np.stack(arrays), array_spec)
+    if any(s.cost for s in steps):
+        columns["cost"] = pa.array([s.cost for s in steps], pa.float64())
     for key in sorted({key for s in steps for key in s.frame_times_s}):
         columns[f"frame_time_s/{key}"] = pa.array([s.frame_times_s.get(key) for s in steps], pa.float64())
     return pa.table(columns).replace_schema_metadata({METADATA_KEY: msgspec.json.encode(episode.info())})
@@ -225,6 +227,7 @@ def _steps(table: Table, spec: EnvSpec) -> tuple[list[Step], list[int] | None]:
     frame_keys = [name for name in table.column_names if name.startswith("frame_time_s/")]
     names = ["seq", "index", "reward", "terminated", "truncated", "success", "source", "intervention"]
     names += ["policy_version", "time_s", *frame_keys]
+    names += ["cost"] if "cost" in table.column_names else []
     rows = table.select(names).to_pylist()
     episode = _parse_info(Path(), table.schema.metadata).number
     steps = []

@@ -51,6 +51,8 @@ class Batch(NamedTuple):
     """Shape: (batch, state_dim), float32"""
     next_images: dict[str, torch.Tensor]
     """Shape of each: (batch, height, width, 3), uint8"""
+    cost: torch.Tensor | None = None
+    """Where the replay keeps costs. Shape: (batch,), float32"""
 
 
 class Chunks(NamedTuple):
@@ -91,10 +93,18 @@ class Replay:
         seed: Of the sampler, which is this replay's own.
         device: Where the arrays live and the batches appear.
         shift: Largest random shift of an image [pixels], drawn per camera, sample and side of the transition.
+        costs: Whether batches carry each step's cost.
     """
 
     def __init__(
-        self, spec: EnvSpec, capacity: int, *, seed: int, device: str | torch.device = "cpu", shift: int = 4
+        self,
+        spec: EnvSpec,
+        capacity: int,
+        *,
+        seed: int,
+        device: str | torch.device = "cpu",
+        shift: int = 4,
+        costs: bool = False,
     ) -> None:
         if capacity < 2:
             raise SerlError(
@@ -113,6 +123,7 @@ class Replay:
         self._state = Column(capacity, (spec.state_dim,), torch.float32, self.device)
         self._action = Column(capacity, (spec.action_dim,), torch.float32, self.device)
         self._reward_mask = Column(capacity, (2,), torch.float32, self.device)
+        self._cost = Column(capacity, (1,), torch.float32, self.device) if costs else None
         self._images = {
             key: ImageColumn(capacity, spec.observation[key].shape, shift, self.device)
             for key in spec.image_keys
@@ -144,6 +155,7 @@ class Replay:
     def nbytes(self) -> int:
         """Bytes reserved for `capacity` frames, bookkeeping included."""
         columns = [self._state, self._action, self._reward_mask, *self._images.values()]
+        columns += [] if self._cost is None else [self._cost]
         books = [self._previous, self._next, self._terminated, self._source, self._intervention, self._serial]
         return sum(c.nbytes for c in columns) + sum(b.nbytes for b in [*books, self._members, self._rank])
 
@@ -186,8 +198,10 @@ class Replay:
             state, next_state = self._state.take(np.concatenate([before, after])).view(2, batch_size, -1)
             reward, mask = self._reward_mask.take(after).unbind(1)
             images, next_images = self._take_images(before), self._take_images(after)
+            action = self._action.take(after)
+            cost = None if self._cost is None else self._cost.take(after)[:, 0]
             self.sampled += batch_size
-            return Batch(state, images, self._action.take(after), reward, mask, next_state, next_images)
+            return Batch(state, images, action, reward, mask, next_state, next_images, cost)
 
     def sample_chunks(self, batch_size: int, horizon: int) -> Chunks:
         """Windows of `horizon` actions, drawn uniformly over the windows that can be valued (state only).
@@ -254,6 +268,8 @@ class Replay:
         if linked and last is not None and step.action is not None:
             self._action.put(slot, self._scale.to_unit(step.action))
             self._reward_mask.put(slot, np.array([step.reward, 1.0 - step.terminated], np.float32))
+            if self._cost is not None:
+                self._cost.put(slot, np.array([step.cost], np.float32))
             self._terminated[slot] = step.terminated
             self._source[slot] = SOURCES.index(step.source)
             self._intervention[slot] = step.intervention
@@ -345,4 +361,5 @@ def mixed_sample(online: Replay, demos: Replay | None, batch_size: int, demo_fra
         torch.cat([ours.mask, theirs.mask]),
         torch.cat([ours.next_state, theirs.next_state]),
         {key: torch.cat([ours.next_images[key], theirs.next_images[key]]) for key in ours.next_images},
+        None if ours.cost is None or theirs.cost is None else torch.cat([ours.cost, theirs.cost]),
     )

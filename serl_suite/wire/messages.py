@@ -49,6 +49,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     action: npt.NDArray[np.float32] | None = None
     """As executed. Shape: (action_dim,); None if and only if index is 0."""
     reward: float = 0.0
+    cost: float = 0.0
+    """What a constraint counts, where the environment tells it; a step made without one is as it was before costs."""
     terminated: bool = False
     truncated: bool = False
     success: bool | None = None
@@ -214,7 +216,7 @@ def check_step(spec: EnvSpec, step: Step) -> None:
             raise BadStep("a reset (index 0) carries no action and every other step carries one")
         if step.action is not None:
             spec.check_action(step.action)
-        for name, value in (("reward", step.reward), ("time_s", step.time_s)):
+        for name, value in (("reward", step.reward), ("cost", step.cost), ("time_s", step.time_s)):
             if not math.isfinite(value):
                 raise BadStep(f"{name} is {value}")
         if step.source not in SOURCES:

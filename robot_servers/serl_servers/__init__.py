@@ -1,0 +1,1 @@
+"""Drivers and servers: the processes that own hardware."""

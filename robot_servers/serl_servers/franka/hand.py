@@ -1,0 +1,143 @@
+"""The Franka Hand over its own protocol, without waiting for it.
+
+pylibfranka's Gripper would hold the interpreter for as long as the fingers move, and with it the whole service.
+"""
+
+import logging
+import socket
+import struct
+from contextlib import suppress
+
+from serl_servers.franka.driver import DriverError
+
+__all__ = ["Hand"]
+
+PORT = 1338
+VERSION = 3
+CONNECT_TIMEOUT_S = 2.0
+OPEN_M = 0.08
+SPEED_M_PER_S = 0.1
+CLOSED_M = 0.005
+"""An opening below this asks to hold what is between the fingers; any other is a place to move to."""
+ANY_WIDTH_M = 0.1
+"""Tolerance of a grasp: whatever is between the fingers is held."""
+
+_HEADER = struct.Struct("<HII")  # command, command id, size with the header
+_VERSION_AND_PORT = struct.Struct("<HH")
+_STATUS = struct.Struct("<H")
+_GRASP = struct.Struct("<5d")  # width, inner and outer tolerance, speed, force
+_MOVE = struct.Struct("<2d")  # width, speed
+_STATE = struct.Struct("<Idd?H")  # message id, width, greatest width, grasped, temperature
+_CONNECT, _GRASPING, _MOVING, _STOP = 0, 2, 3, 4
+_SUCCESS = 0
+
+_log = logging.getLogger(__name__)
+
+
+class Hand:
+    """Starts motions of the fingers and reads their state; nothing here waits for the hand but the greeting.
+
+    Args:
+        ip: The arm's address.
+        force_n: With which the fingers close.
+
+    Raises:
+        DriverError: No hand answers.
+    """
+
+    def __init__(self, ip: str, force_n: float) -> None:
+        self.width = self.target = 0.0
+        """Opening, measured and commanded last [m]."""
+        self.is_grasped = False
+        self.is_gone = False
+        """It has closed the connection: another `Hand` is needed."""
+        self._force_n = force_n
+        self._number = 0
+        self._running: int | None = None
+        self._unread = b""
+        self._datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            self._stream = socket.create_connection((ip, PORT), CONNECT_TIMEOUT_S)
+            self._stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._datagrams.bind((self._stream.getsockname()[0], 0))
+            self._greet()
+        except OSError as error:
+            self._datagrams.close()
+            raise DriverError(
+                f"no hand at {ip}:{PORT} ({error}); check its cable, or say that there is none with --no-hand"
+            ) from error
+        self.target = self.width
+
+    def fileno(self) -> int:
+        """Of the states' socket, to wait for."""
+        return self._datagrams.fileno()
+
+    def move(self, width: float, force_n: float | None = None) -> None:
+        """Starts to move the fingers; a motion under way ends first. Closing holds whatever is in between.
+
+        Raises:
+            DriverError: The hand is gone.
+        """
+        if self._running is not None:
+            self._send(_STOP, b"")
+        self.target = width = min(max(width, 0.0), OPEN_M)
+        if width < CLOSED_M:
+            force = self._force_n if force_n is None else force_n
+            payload = _GRASP.pack(width, ANY_WIDTH_M, ANY_WIDTH_M, SPEED_M_PER_S, force)
+            self._running = self._send(_GRASPING, payload)
+        else:
+            self._running = self._send(_MOVING, _MOVE.pack(width, SPEED_M_PER_S))
+
+    def look(self) -> None:
+        """Takes in what the hand has said."""
+        with suppress(BlockingIOError):
+            while True:
+                packet = self._datagrams.recv(64)
+                if len(packet) == _STATE.size:
+                    _, self.width, _, self.is_grasped, _ = _STATE.unpack(packet)
+        with suppress(BlockingIOError):
+            try:
+                heard = self._stream.recv(4096)
+            except ConnectionError:
+                heard = b""
+            self.is_gone = not heard
+            self._unread += heard
+        while len(self._unread) >= _HEADER.size + _STATUS.size:
+            _, number, size = _HEADER.unpack_from(self._unread)
+            if len(self._unread) < size:
+                return
+            (status,) = _STATUS.unpack_from(self._unread, _HEADER.size)
+            self._unread = self._unread[size:]
+            if number == self._running:
+                self._running = None
+                if status != _SUCCESS:
+                    _log.warning("the hand did not get to %.3f m (status %d)", self.target, status)
+
+    def close(self) -> None:
+        self._stream.close()
+        self._datagrams.close()
+
+    def _greet(self) -> None:
+        port = self._datagrams.getsockname()[1]
+        self._send(_CONNECT, _VERSION_AND_PORT.pack(VERSION, port))
+        reply = b""
+        while len(reply) < _HEADER.size + _VERSION_AND_PORT.size:
+            part = self._stream.recv(64)
+            if not part:
+                raise ConnectionError("it closed the connection")
+            reply += part
+        status, version = _VERSION_AND_PORT.unpack_from(reply, _HEADER.size)
+        if status != 0:
+            raise ConnectionError(f"it speaks version {version} and this server {VERSION}")
+        self._datagrams.settimeout(CONNECT_TIMEOUT_S)
+        self.width = _STATE.unpack(self._datagrams.recv(_STATE.size))[1]
+        self._datagrams.setblocking(False)
+        self._stream.setblocking(False)
+
+    def _send(self, command: int, payload: bytes) -> int:
+        self._number += 1
+        try:
+            self._stream.sendall(_HEADER.pack(command, self._number, _HEADER.size + len(payload)) + payload)
+        except OSError as error:
+            raise DriverError(f"the hand is gone ({error}); check its cable, then recover") from error
+        return self._number

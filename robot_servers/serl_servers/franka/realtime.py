@@ -1,0 +1,64 @@
+"""What a process can do to be on time, and what the kernel made of it."""
+
+import ctypes
+import gc
+import os
+import platform
+
+__all__ = ["end_with_parent", "make_realtime"]
+
+PRIORITY = 80
+"""SCHED_FIFO: above the kernel's own interrupt threads (50), below its watchdogs (99)."""
+MCL_CURRENT, MCL_FUTURE = 1, 2
+PR_SET_PDEATHSIG = 1
+
+
+def end_with_parent(signal_number: int) -> None:
+    """Has the kernel send a signal to this process when its parent ends, however that happens."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal_number)
+
+
+def make_realtime(core: int | None) -> list[str]:
+    """Locks memory, stops the garbage collector, takes priority and a core; returns a line on each.
+
+    What is not permitted is said and gone without.
+
+    Args:
+        core: The only one to run on; None: whichever is free.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    return [_lock_memory(), _take_priority(), _take_core(core), _kernel()]
+
+
+def _lock_memory() -> str:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mlockall(MCL_CURRENT | MCL_FUTURE) == 0:
+        return "memory: locked"
+    return (
+        f"memory: NOT locked ({os.strerror(ctypes.get_errno())}); raise memlock in /etc/security/limits.conf"
+    )
+
+
+def _take_priority() -> str:
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
+    except PermissionError:
+        return "priority: NOT real-time; raise rtprio to 99 in /etc/security/limits.conf"
+    return f"priority: FIFO {PRIORITY}"
+
+
+def _take_core(core: int | None) -> str:
+    if core is None:
+        return f"core: any of {len(os.sched_getaffinity(0))}"
+    try:
+        os.sched_setaffinity(0, {core})
+    except OSError as error:
+        return f"core: NOT {core} ({error.strerror}); this machine has 0..{(os.cpu_count() or 1) - 1}"
+    return f"core: {core}"
+
+
+def _kernel() -> str:
+    realtime = "PREEMPT_RT" in platform.version()
+    return "kernel: PREEMPT_RT" if realtime else "kernel: NOT PREEMPT_RT; expect lost packets under load"

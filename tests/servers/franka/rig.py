@@ -1,0 +1,116 @@
+"""The wire twin and the robot server as the processes that a user starts, on an address of their own."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from serl_suite.wire.robot_client import RobotClient
+from serl_suite.wire.robot_messages import ServerReport, ShowStatus
+
+START_S = 90.0
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+
+
+class Rig(NamedTuple):
+    """What a test needs to reach and to kill them."""
+
+    address: str
+    """Of the robot server."""
+    ip: str
+    """Of the twin."""
+    twin: subprocess.Popen[bytes]
+    server: subprocess.Popen[bytes]
+    log: Path
+    """Of the server."""
+
+
+def free_port() -> int:
+    """The lower of two ports that are free."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port = int(first.getsockname()[1])
+            with contextlib.suppress(OSError):
+                second.bind(("127.0.0.1", port + 1))
+                return port
+
+
+def start(arguments: list[str], log: Path, ready: str) -> subprocess.Popen[bytes]:
+    """Starts `python -m ...` and waits until it says that it is ready."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *arguments], stdout=output, stderr=subprocess.STDOUT, env=ENVIRONMENT
+        )
+    deadline = time.monotonic() + START_S
+    while ready not in log.read_text():
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            raise AssertionError(f"{arguments[0]} did not start:\n{log.read_text()}")
+        time.sleep(0.05)
+    return process
+
+
+def start_twin(ip: str, folder: Path, *options: str) -> subprocess.Popen[bytes]:
+    arguments = ["serl_envs.twins.fci", "--port-ip", ip, "--task", "FrankaReach-v0", *options]
+    return start(arguments, folder / f"twin_{time.monotonic_ns()}.log", "ports 1337")
+
+
+def start_server(ip: str, address: str, log: Path, *options: str) -> subprocess.Popen[bytes]:
+    log.unlink(missing_ok=True)
+    arguments = ["serl_servers.franka", "franka", "--ip", ip, "--bind", address, *options]
+    return start(arguments, log, "serving the arm")
+
+
+def end(process: subprocess.Popen[bytes]) -> int:
+    """Asks it to end, as Ctrl-C does."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    try:
+        return process.wait(15)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise
+
+
+@contextlib.contextmanager
+def running(folder: Path, ip: str, *options: str, twin: tuple[str, ...] = ()) -> Iterator[Rig]:
+    """A twin in lockstep, and a server with these options, until the end of the block."""
+    address, log = f"tcp://127.0.0.1:{free_port()}", folder / "server.log"
+    arm = start_twin(ip, folder, "--mode", "lockstep", *twin)
+    try:
+        server = start_server(ip, address, log, *options)
+        try:
+            yield Rig(address, ip, arm, server, log)
+        finally:
+            end(server)
+    finally:
+        end(arm)
+
+
+def report(client: RobotClient) -> ServerReport:
+    answer = client.ask(ShowStatus(number=client.next_number()))
+    assert isinstance(answer, ServerReport)
+    return answer
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition, timeout_s: float = 10.0, what: str = "") -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
+        time.sleep(0.02)

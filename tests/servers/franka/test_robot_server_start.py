@@ -1,0 +1,132 @@
+"""Who is let in, and what a server says that cannot start."""
+
+import contextlib
+import subprocess
+import sys
+
+import pytest
+from rig import ENVIRONMENT, free_port, report, running
+
+pytest.importorskip("pylibfranka")
+
+from serl_servers.franka.command_line import run
+from serl_servers.franka.config import ControlSettings, make_driver
+from serl_servers.franka.driver import DriverError
+
+from serl_suite.control import ControlConfig
+from serl_suite.wire.keys import ClientKeys, client_keys, make_keys
+from serl_suite.wire.robot_client import RobotClient, RobotUnreachable
+
+IP = "127.0.7.6"
+NOBODY = "127.0.7.250"
+
+
+def serve(*arguments):
+    """What `serl robot franka` answers when it cannot start."""
+    done = subprocess.run(
+        [sys.executable, "-m", "serl_servers.franka", "franka", *arguments],
+        env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def address():
+    return f"tcp://127.0.0.1:{free_port()}"
+
+
+def test_only_known_keys_are_let_in(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setitem(ENVIRONMENT, "XDG_CONFIG_HOME", str(tmp_path))
+    for name in ("robot", "actor"):
+        make_keys(name)
+    stranger = make_keys("stranger", tmp_path / "elsewhere")
+    with running(tmp_path, IP, "--keys", "robot") as rig:
+        known = client_keys("actor", "robot")
+        with contextlib.closing(RobotClient(rig.address, known, name="actor")) as client:
+            client.keep_control()
+            assert report(client).controller.startswith("actor")
+        own = (tmp_path / "elsewhere" / "stranger.secret").read_bytes().strip()
+        unknown = ClientKeys(known.own._replace(public=stranger.public.encode(), secret=own), known.server)
+        for keys in (unknown, None):
+            with pytest.raises(RobotUnreachable):
+                RobotClient(rig.address, keys, name="stranger")
+
+
+def test_off_the_machine_only_with_keys():
+    assert "no keys" in serve("--ip", NOBODY, "--bind", "tcp://0.0.0.0:5999")
+
+
+def test_an_arm_that_does_not_answer_is_named():
+    said = serve("--ip", NOBODY, "--no-hand", "--bind", address())
+    assert NOBODY in said
+    assert "activate FCI" in said
+
+
+def test_a_hand_that_does_not_answer_is_named():
+    said = serve("--ip", NOBODY, "--bind", address())
+    assert f"no hand at {NOBODY}:1338" in said
+    assert "--no-hand" in said
+
+
+def test_two_servers_on_one_address(tmp_path):
+    with running(tmp_path, "127.0.7.7") as rig:
+        assert "in use" in serve("--ip", NOBODY, "--bind", rig.address)
+
+
+def test_a_box_that_is_none_is_refused():
+    said = serve(
+        "--ip", NOBODY, "--no-hand", "--bind", address(),
+        "--control.box-lower", "0.5", "0", "0", "--control.box-upper", "0.4", "1", "1",
+    )  # fmt: skip
+    assert "box_lower must lie below" in said
+
+
+def test_without_pylibfranka_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pylibfranka", None)
+    with pytest.raises(DriverError, match=r"serl-suite\[franka\]"):
+        make_driver(ControlSettings(ip=NOBODY, control=ControlConfig()))
+
+
+def test_an_unknown_driver_is_named():
+    with pytest.raises(DriverError, match="no driver 'ros'"):
+        make_driver(ControlSettings(driver="ros"))
+
+
+def test_commands(capsys):
+    assert run(["--help"]) == 0
+    assert "serl robot jog" in capsys.readouterr().out
+    assert run(["stauts"]) == 2
+    assert "did you mean status" in capsys.readouterr().out
+    with pytest.raises(RobotUnreachable, match="serl robot franka"):
+        run(["status", "--address", address()])
+
+
+def test_an_operator_at_the_terminal(tmp_path, capsys):
+    with running(tmp_path, "127.0.7.8") as rig:
+        there = ["--address", rig.address]
+        assert run(["status", *there]) == 0
+        said = capsys.readouterr().out
+        assert "127.0.7.8, running" in said
+        assert "control     memory: " in said
+        assert run(["reset", *there]) == 0
+        assert "0.30" in _status(there, capsys, "TCP")
+        before = _tcp_z(there, capsys)
+        assert run(["jog", "--z", "0.05", *there]) == 0
+        assert _tcp_z(there, capsys) - before == pytest.approx(0.05, abs=0.006)
+        assert run(["stop", "--reason", "lunch", *there]) == 0
+        assert "stopped" in _status(there, capsys, "fault")
+        assert run(["recover", "--reason", "back from lunch", *there]) == 0
+        assert "none" in _status(there, capsys, "fault")
+    assert "back from lunch" in rig.log.read_text()
+
+
+def _status(there, capsys, about):
+    capsys.readouterr()
+    run(["status", *there])
+    return next(line for line in capsys.readouterr().out.splitlines() if line.startswith(about))
+
+
+def _tcp_z(there, capsys):
+    return float(_status(there, capsys, "TCP").split("z")[1].split()[0])
