@@ -34,7 +34,7 @@ test-all: setup  ## every test
 check: setup  ## lint, types, import rules, wheel
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy serl_suite envs/serl_envs hardware/serl_hardware
+	$(BIN)/mypy serl_suite envs/serl_envs robot_servers/serl_servers hardware/serl_hardware
 	$(BIN)/lint-imports --no-cache
 	.ci/wheel-smoke-test $(BIN)
 

@@ -45,6 +45,7 @@ SPEC = EnvSpec(
 )
 LENGTH = 101
 """Steps of an episode, the reset included."""
+SLOW_PERIOD_S = 0.05
 ARCHIVE_S = 1.2
 """Meanwhile the journal turns episodes into files: it takes 0.3 s of the ten that a real episode lasts."""
 ROUNDS = 12
@@ -199,6 +200,34 @@ def codec_times() -> tuple[float, float]:
     return statistics.median(times[0]), statistics.median(times[1])
 
 
+def weights_times(folder: Path) -> tuple[float, float, int, int]:
+    """(median seconds from published to taken, mean versions between what a subscriber ten times too slow takes, most
+    versions that it was behind right after taking, versions it took)."""
+    journal = Journal(folder / "weights")
+    ingest = Ingest("tcp://127.0.0.1:0", journal, "bench")
+    ingest.set_agent({})
+    client = ActorClient(ingest.address, secrets.token_hex(8), SPEC, folder / "weights-spool")
+    client.connect(10)
+    policy, delays = {"w": np.zeros(50_000, np.float32)}, []
+    for version in range(200):
+        start = time.monotonic()
+        ingest.publish(version, policy)
+        client.wait_weights(version, 5)
+        delays.append(time.monotonic() - start)
+    taken, behind = [199], []
+    for version in range(200, 600):
+        ingest.publish(version, policy)
+        time.sleep(SLOW_PERIOD_S / 10)
+        if version % 10 == 9:
+            weights = client.take_weights()
+            taken.append(taken[-1] if weights is None else weights.version)
+            behind.append(version - taken[-1])
+    client.close()
+    ingest.close()
+    journal.close()
+    return statistics.median(delays), float(np.mean(np.diff(taken))), max(behind), len(set(taken)) - 1
+
+
 def quietest(singles: NDArray[np.float64]) -> float:
     """Median of the best round [ms]."""
     return float(np.median(singles, axis=1).min() * 1e3)
@@ -211,6 +240,7 @@ def main() -> int:
     tune_host()
     with tempfile.TemporaryDirectory() as folder:
         ours, bare, puts = measure(Path(folder))
+        applied, stride, behind, taken = weights_times(Path(folder))
     encode, decode = codec_times()
     episode_ms, single_ms = np.median(ours.episodes) * 1e3, np.median(ours.singles) * 1e3
     rows = [
@@ -234,6 +264,14 @@ def main() -> int:
             "",
             "",
             None,
+        ),
+        Row("weights, 200 KB: published to taken, median", f"{applied * 1e3:.2f} ms", "", "", None),
+        Row(
+            "weights, a subscriber 10x too slow: versions between those taken / most behind",
+            f"{stride:.1f} / {behind} ({taken} of 400 taken)",
+            "",
+            "newest only",
+            stride >= 9 and behind <= 10,
         ),
         Row(
             "encode / decode one step",

@@ -33,8 +33,8 @@ COMMANDS: Mapping[str, tuple[str | None, str]] = {
     ),
     "robot": (None, "the robot server of an arm, and its operator: status, stop, recover, reset, jog"),
 }
-"""Command, module of `serl_suite.cli` that has its `run(arguments)`, one line of help. Without a module, another package
-has it: the entry point in the group `serl.commands` that is named like the command, "-" for the space."""
+"""Command, module of `serl_suite.cli` that has its `run(arguments)`, one line of help. Without a module, another
+package has it: the entry point in the group `serl.commands` that is named like the command, "-" for the space."""
 
 CLOCK = "%Y-%m-%d %H:%M:%S"
 HELP = ("-h", "--help")

@@ -34,8 +34,6 @@ BURST = 64
 """Messages before anything else gets its turn."""
 LEAD_S = 0.005
 """How long after the caller's `wait` the router's thread takes the socket back."""
-SPIN_S = 0.006
-"""For so long after a step `wait` stays awake: a core that has slept runs a tenth of a millisecond behind at first."""
 
 
 class Ingest:
@@ -71,7 +69,7 @@ class Ingest:
         self._serving = threading.Lock()
         """Held by the thread that is at the socket: the router's, or the caller's while it waits."""
         self._led = False
-        self._led_at = self._spin_until = -np.inf
+        self._led_at = -np.inf
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
         self._thread.start()
@@ -113,10 +111,7 @@ class Ingest:
         Raises: DiskFull or OSError, where the journal cannot go on.
         """
         self._raise_disk_error()
-        steps = self._arrivals.take_steps()
-        if steps:
-            self._spin_until = time.monotonic() + SPIN_S
-        return steps
+        return self._arrivals.take_steps()
 
     def take_evaluations(self) -> list[Evaluation]:
         """Evaluations received since the last call."""
@@ -138,7 +133,7 @@ class Ingest:
                     left = POLL_MS if deadline is None else 1000 * (deadline - time.monotonic())
                     if left <= 0:
                         break
-                    self._serve(min(left, POLL_MS), self._spin_until)
+                    self._serve(min(left, POLL_MS))
                 self._led_at = time.monotonic()
                 self._led = False
         self._raise_disk_error()
@@ -186,9 +181,9 @@ class Ingest:
         self._writer.close()
         self._reception.say_what_is_due()
 
-    def _serve(self, timeout_ms: float, spin_until: float = -np.inf) -> None:
+    def _serve(self, timeout_ms: float) -> None:
         """One round at the socket, for whichever thread holds `_serving`."""
         self._router.watch()
         self._reception.say_what_is_due()
-        self._router.wait(timeout_ms, spin_until)
+        self._router.wait(timeout_ms)
         self._router.receive(self._reception.handle, BURST)

@@ -1,8 +1,6 @@
 """The learner's socket: it never blocks, and whatever a peer sends that is wrong is counted, logged and dropped."""
 
 import logging
-import math
-import os
 import select
 import time
 from collections import Counter
@@ -71,17 +69,11 @@ class Router:
             if e.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise
 
-    def wait(self, timeout_ms: float, spin_until: float = -math.inf) -> None:
-        """Until something comes, `wake` is called, or the time is over; without sleeping before `spin_until`, on
-        `time.monotonic`'s clock."""
-        if self._readable:  # asked first, because sending takes the descriptor's signal
-            return
-        while not self._poller.poll(0):
-            if time.monotonic() >= spin_until:
-                self._poller.poll(timeout_ms)
-                break
-            os.sched_yield()
-        self._waker.clear()
+    def wait(self, timeout_ms: float) -> None:
+        """Until something comes, `wake` is called, or the time is over."""
+        if not self._readable:  # asked first, because sending takes the descriptor's signal
+            self._poller.poll(timeout_ms)
+            self._waker.clear()
 
     def wake(self) -> None:
         """Ends `wait`, from any thread."""

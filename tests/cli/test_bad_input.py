@@ -234,10 +234,10 @@ def test_a_policy_that_has_diverged(tmp_path):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of one megabyte; None where making one takes rights that we have not."""
+    """A file system with a megabyte beside the spool's first segment; None where making one takes rights we lack."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", str(folder)]
     mounted = shutil.which("mount") and subprocess.run(mount, capture_output=True).returncode == 0
     yield folder if mounted else None
     if mounted:

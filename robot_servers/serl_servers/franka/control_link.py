@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -76,7 +75,7 @@ class ControlLink:
 
     def starting(self) -> Iterator[None]:
         """The same, leaving the caller free until it looks again."""
-        self.end()
+        yield from self._ending()
         self._asked[:] = 0
         for name in _OF_A_PROCESS:  # the rest is how the arm was seen last
             getattr(self.state, name)[:] = 0
@@ -187,15 +186,20 @@ class ControlLink:
 
     def end(self) -> None:
         """Ends the process, the arm at rest; twice is once."""
+        for _ in self._ending():
+            time.sleep(0.01)
+
+    def _ending(self) -> Iterator[None]:
+        """The same, leaving the caller free until it looks again."""
         if self._process is None:
             return
-        if self.alive:
-            self.command.end[0] = 1
+        self.command.end[0] = 1
+        deadline = time.monotonic() + END_TIMEOUT_S
+        while self.alive and time.monotonic() < deadline:
             self.beat()
-            try:
-                self._process.wait(END_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                self._process.send_signal(signal.SIGKILL)
+            yield
+        if self.alive:
+            self._process.kill()
         self._process.wait()
         self._process = None
         self._inbox.close()
