@@ -350,7 +350,10 @@ def setters(address):
     robot.set_joint_impedance([1500.0] * 7)
     robot.set_cartesian_impedance([500.0] * 3 + [50.0] * 3)
     robot.set_collision_behavior([10.0] * 7, [12.0] * 7, [10.0] * 6, [12.0] * 6)
-    state = robot.read_once()
+    for _ in range(200):  # the first states may have been under way before the settings were taken
+        state = robot.read_once()
+        if state.m_load:
+            break
     wrong = {
         "set_joint_impedance": ([1e9] * 7,),
         "set_cartesian_impedance": ([-5.0] * 6,),
