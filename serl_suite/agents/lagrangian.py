@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from serl_suite.agents.agent import BadAgent
-from serl_suite.agents.optimiser import adam_state, load_adam_state, make_adam
+from serl_suite.agents.optimiser import adam_state, descend, load_adam_state, make_adam
 from serl_suite.agents.rlpd import RLPD
 from serl_suite.agents.rlpd_config import RLPDConfig
 from serl_suite.data.replay import Batch
@@ -85,7 +85,7 @@ class LagrangianRLPD(RLPD):
             BadAgent: the batch carries no costs.
         """
         loss, metrics = self.cost_loss(batch)
-        _step(self._cost_optimiser, loss, self._cost_parameters)
+        descend(self._cost_optimiser, loss, self._cost_parameters)
         with torch.no_grad():
             torch._foreach_lerp_(self._target_cost_parameters, self._cost_parameters, self.config.tau)
         return metrics | super().update(batch)
@@ -115,7 +115,7 @@ class LagrangianRLPD(RLPD):
         policy_loss = -(temperature.detach() * entropy) - gain
         temperature_loss = temperature * (entropy.detach() - self.target_entropy)
         multiplier_loss = -self.log_multiplier * (cost.detach().mean() - self.config.cost_limit)
-        _step(self._multiplier_optimiser, multiplier_loss, [self.log_multiplier])
+        descend(self._multiplier_optimiser, multiplier_loss, [self.log_multiplier])
         return policy_loss + temperature_loss, {
             "actor/loss": policy_loss.detach(),
             "actor/entropy": entropy.detach(),
@@ -152,10 +152,3 @@ class LagrangianRLPD(RLPD):
         load_adam_state("multiplier_optimiser", self._multiplier_optimiser, state)
         with torch.no_grad():
             self.log_multiplier.copy_(state["log_multiplier"])
-
-
-def _step(optimiser: torch.optim.Adam, loss: Tensor, parameters: list[Tensor]) -> None:
-    """Moves exactly these parameters."""
-    for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-        parameter.grad = gradient
-    optimiser.step()

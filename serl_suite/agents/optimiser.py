@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["adam_state", "load_adam_state", "make_adam"]
+__all__ = ["adam_state", "descend", "load_adam_state", "make_adam"]
 
 
 def make_adam(parameters: Sequence[Tensor], learning_rate: float) -> torch.optim.Adam:
@@ -18,6 +18,13 @@ def make_adam(parameters: Sequence[Tensor], learning_rate: float) -> torch.optim
             "exp_avg_sq": torch.zeros_like(parameter),
         }
     return optimiser
+
+
+def descend(optimiser: torch.optim.Adam, loss: Tensor, parameters: Sequence[Tensor]) -> None:
+    """One step down the gradient of `loss`; moves exactly these parameters."""
+    for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+        parameter.grad = gradient
+    optimiser.step()
 
 
 def adam_state(name: str, optimiser: torch.optim.Adam) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from serl_suite.agents.agent import BadAgent
-from serl_suite.agents.optimiser import adam_state, load_adam_state, make_adam
+from serl_suite.agents.optimiser import adam_state, descend, load_adam_state, make_adam
 from serl_suite.agents.rlpd import RLPD, make_actor
 from serl_suite.agents.rlpd_config import RLPDConfig
 from serl_suite.data.replay import Batch, Replay, mixed_sample
@@ -112,11 +112,11 @@ class RecoveryRLPD(RLPD):
         """
         state, next_state = self.actor.normaliser(batch.state), self.actor.normaliser(batch.next_state)
         loss, metrics = self.risk_loss(batch, state, next_state)
-        _step(self._risk_optimiser, loss, self._risk_parameters)
+        descend(self._risk_optimiser, loss, self._risk_parameters)
         with torch.no_grad():
             torch._foreach_lerp_(self._target_risk_parameters, self._risk_parameters, self.config.tau)
         loss, info = self.recovery_loss(state)
-        _step(self._recovery_optimiser, loss, self._recovery_parameters)
+        descend(self._recovery_optimiser, loss, self._recovery_parameters)
         return metrics | info
 
     def risk_loss(self, batch: Batch, state: Tensor, next_state: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -168,10 +168,3 @@ class RecoveryRLPD(RLPD):
     def _risk(self, state: Tensor, action: Tensor) -> Tensor:
         """Shape: (batch, state_dim), (batch, action_dim) -> (batch,)"""
         return self.risk_critic.frozen(torch.cat([state, action], -1)).squeeze(-1).amax(0)
-
-
-def _step(optimiser: torch.optim.Adam, loss: Tensor, parameters: list[Tensor]) -> None:
-    """Moves exactly these parameters."""
-    for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-        parameter.grad = gradient
-    optimiser.step()

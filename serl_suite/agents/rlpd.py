@@ -12,7 +12,6 @@ The term in brackets (`backup_entropy`) is off for sparse rewards.
 """
 
 import copy
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from serl_suite.agents.agent import BadAgent
-from serl_suite.agents.optimiser import adam_state, load_adam_state, make_adam
+from serl_suite.agents.optimiser import adam_state, descend, load_adam_state, make_adam
 from serl_suite.agents.rlpd_config import RLPDConfig
 from serl_suite.data.replay import Batch
 from serl_suite.networks import EnsembleMLP, TanhGaussian, log_density
@@ -85,13 +84,13 @@ class RLPD:
         state = self.actor.normaliser(batch.state)
         next_state = self.actor.normaliser(batch.next_state)
         loss, metrics = self.critic_loss(batch, state, next_state)
-        _step(self._critic_optimiser, loss, self._critic_parameters)
+        descend(self._critic_optimiser, loss, self._critic_parameters)
         with torch.no_grad():
             torch._foreach_lerp_(self._target_parameters, self._critic_parameters, self.config.tau)
         self.updates += 1
         if self.updates % self.config.actor_period == 0:
             loss, info = self.actor_loss(state)
-            _step(self._actor_optimiser, loss, self._actor_parameters)
+            descend(self._actor_optimiser, loss, self._actor_parameters)
             metrics |= info
         return metrics
 
@@ -200,10 +199,3 @@ def make_actor(config: RLPDConfig, spec: EnvSpec, seed: int) -> TanhGaussian:
     return TanhGaussian(
         spec.state_dim, spec.action_dim, config.hidden, generator=generator, layer_norm=config.layer_norm
     )
-
-
-def _step(optimiser: torch.optim.Adam, loss: Tensor, parameters: Sequence[Tensor]) -> None:
-    """Moves exactly these parameters."""
-    for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-        parameter.grad = gradient
-    optimiser.step()

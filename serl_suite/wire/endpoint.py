@@ -11,7 +11,7 @@ from zmq.auth.thread import ThreadAuthenticator
 from serl_suite.errors import SerlError
 from serl_suite.wire.keys import ClientKeys, ServerKeys
 
-__all__ = ["AddressError", "PortInUse", "Waker", "bind_router", "connect_dealer", "is_loopback"]
+__all__ = ["AddressError", "PortInUse", "Waker", "bind_router", "connect_dealer", "encrypt", "is_loopback"]
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 """Most that one message may hold; two raw 1080p images take 12 MiB."""
@@ -123,12 +123,17 @@ def connect_dealer(
     _limit(socket, max_message_bytes, receive=1000, send=1000)
     socket.set(zmq.RECONNECT_IVL, 50)
     socket.set(zmq.RECONNECT_IVL_MAX, 500)
+    encrypt(socket, keys)
+    socket.connect(address)
+    return socket
+
+
+def encrypt(socket: "zmq.Socket[bytes]", keys: ClientKeys | None) -> None:
+    """Makes a client's socket speak CURVE, where there are keys; before it connects."""
     if keys is not None:
         socket.set(zmq.CURVE_SECRETKEY, keys.own.secret)
         socket.set(zmq.CURVE_PUBLICKEY, keys.own.public)
         socket.set(zmq.CURVE_SERVERKEY, keys.server)
-    socket.connect(address)
-    return socket
 
 
 class _Allowed:

@@ -7,7 +7,7 @@ import time
 import zmq
 
 from serl_suite.errors import SerlError
-from serl_suite.wire.endpoint import connect_dealer
+from serl_suite.wire.endpoint import connect_dealer, encrypt
 from serl_suite.wire.keys import ClientKeys
 from serl_suite.wire.robot_messages import (
     AnyAnswer,
@@ -65,10 +65,7 @@ class RobotClient:
         self._states.set(zmq.LINGER, 0)
         self._states.set(zmq.RECONNECT_IVL, 50)
         self._states.set(zmq.SUBSCRIBE, b"")
-        if keys is not None:
-            self._states.set(zmq.CURVE_SECRETKEY, keys.own.secret)
-            self._states.set(zmq.CURVE_PUBLICKEY, keys.own.public)
-            self._states.set(zmq.CURVE_SERVERKEY, keys.server)
+        encrypt(self._states, keys)
         self._states.connect(state_address(address))
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
