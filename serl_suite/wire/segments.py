@@ -32,8 +32,9 @@ class Segment:
             self.capacity = os.fstat(fd).st_size
             self._memory = memoryview(mmap.mmap(fd, self.capacity) if self.capacity else b"")
         except OSError as e:
-            path.unlink()
-            refuse_if_full(e, f"reserve {capacity} bytes for {path}")
+            if capacity is not None:  # a file that was there holds steps
+                path.unlink()
+                refuse_if_full(e, f"reserve {capacity} bytes for {path}")
             raise
         finally:
             os.close(fd)

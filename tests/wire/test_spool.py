@@ -1,3 +1,5 @@
+import errno
+import mmap
 import os
 import signal
 import subprocess
@@ -10,6 +12,7 @@ import pytest
 from serl_suite.wire.codec import Codec
 from serl_suite.wire.messages import Hello, Step
 from serl_suite.wire.records import RecordFile, pack, record_size, scan
+from serl_suite.wire.segments import Segment
 from serl_suite.wire.spaces import ArraySpec, EnvSpec
 from serl_suite.wire.spool import Spool, SpoolError
 
@@ -189,3 +192,17 @@ def test_leftovers_of_an_actor_that_died_at_its_start_are_removed(tmp_path):
     file.close()
     assert Spool.pending(tmp_path) == []
     assert not (tmp_path / "half").exists()
+
+
+def test_a_segment_that_cannot_be_opened_stays(tmp_path, monkeypatch):
+    Spool.create(tmp_path, HELLO, segment_bytes=20_000).append(0, encoded(0))
+    (path,) = tmp_path.glob("abc/steps-*.log")
+    before = path.read_bytes()
+
+    def no_memory(fd, size):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(mmap, "mmap", no_memory)
+    with pytest.raises(OSError, match="Cannot allocate"):
+        Segment(path)
+    assert path.read_bytes() == before
