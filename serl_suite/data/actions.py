@@ -25,4 +25,4 @@ class ActionScale:
     def to_unit(self, action: NDArray[np.float32]) -> NDArray[np.float32]:
         """From the space's bounds to [-1, 1], clipped. Shape: (..., action_dim)"""
         unit = action if self._identity else (action - self._centre) / self._half
-        return np.clip(unit, -1.0, 1.0).astype(np.float32, copy=False)
+        return np.maximum(np.minimum(unit, 1.0), -1.0).astype(np.float32, copy=False)

@@ -133,7 +133,7 @@ class Ingest:
                     left = POLL_MS if deadline is None else 1000 * (deadline - time.monotonic())
                     if left <= 0:
                         break
-                    self._serve(min(left, POLL_MS))
+                    self._serve(min(left, POLL_MS), at_most=1)
                 self._led_at = time.monotonic()
                 self._led = False
         self._raise_disk_error()
@@ -177,13 +177,13 @@ class Ingest:
                 time.sleep(LEAD_S)
                 continue
             with self._serving:
-                self._serve(POLL_MS)
+                self._serve(POLL_MS, BURST)
         self._writer.close()
         self._reception.say_what_is_due()
 
-    def _serve(self, timeout_ms: float) -> None:
+    def _serve(self, timeout_ms: float, at_most: int) -> None:
         """One round at the socket, for whichever thread holds `_serving`."""
         self._router.watch()
         self._reception.say_what_is_due()
         self._router.wait(timeout_ms)
-        self._router.receive(self._reception.handle, BURST)
+        self._router.receive(self._reception.handle, at_most)

@@ -158,7 +158,7 @@ class ActorClient:
         check_order(self._position, step)
         self._spool.append(step.seq, self._codec.encode_step(step))
         self._position = Position(step.seq, step.episode, step.index, step.ends_episode)
-        self._courier.hurry()
+        self._courier.hurry(last=step.ends_episode)
 
     def take_weights(self) -> Weights | None:
         """The newest weights that arrived since the last call, or None. float32; the arrays are the caller's."""

@@ -10,6 +10,7 @@ Steps follow their message's header as records (wire/records.py), byte for byte 
 
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import cv2
@@ -188,14 +189,14 @@ class Codec:
             return value
         if type(value) is not list or len(value) != 4:
             raise WireError("an array is described by something else than [dtype, shape, encoding, data]")
-        dtype, shape, encoding, data = value
-        if type(dtype) is not str or dtype not in DTYPES or type(encoding) is not int:
-            raise WireError("an array's dtype or encoding is none that goes over the wire")
-        if type(shape) is not list or len(shape) > MAX_DIMENSIONS:
-            raise WireError("an array's shape is none")
-        for n in shape:
-            if type(n) is not int or not 0 <= n < 2**31:
-                raise WireError("an array's shape is out of bounds")
+        name, sizes, encoding, data = value
+        if type(sizes) is not list or len(sizes) > MAX_DIMENSIONS or type(encoding) is not int:
+            raise WireError("an array's shape or encoding is none")
+        shape = tuple(sizes)
+        try:
+            dtype, nbytes = _layout(name, *shape)
+        except TypeError:  # not even hashable
+            raise WireError("an array's dtype or shape is none") from None
         buffer: Buffer
         if type(data) is bytes:
             buffer = data
@@ -207,7 +208,9 @@ class Codec:
             return _decode_jpeg(buffer, dtype, shape)
         if encoding != RAW:
             raise WireError(f"unknown array encoding {encoding}")
-        return _raw_array(buffer, dtype, shape)
+        if nbytes != len(buffer):
+            raise WireError(f"{name} {shape} takes {nbytes} bytes, {len(buffer)} came")
+        return np.ndarray(shape, dtype, buffer)
 
     def _take(self, size: int) -> Buffer:
         """The next bytes of the buffers; an array lies within one of them."""
@@ -224,14 +227,21 @@ _NUMPY_DTYPES = {name: np.dtype(name) for name in DTYPES}
 _NAMES = {dtype: name for name, dtype in _NUMPY_DTYPES.items()}
 
 
-def _raw_array(buffer: Buffer, name: str, shape: list[int]) -> npt.NDArray[Any]:
+@lru_cache(maxsize=256, typed=True)
+def _layout(name: object, *shape: object) -> tuple[np.dtype[Any], int]:
+    """(dtype, bytes) of an array that a header describes.
+
+    Raises: WireError.
+    """
+    if not isinstance(name, str) or name not in DTYPES:
+        raise WireError("an array's dtype is none that goes over the wire")
     dtype = _NUMPY_DTYPES[name]
-    size = dtype.itemsize
+    nbytes = dtype.itemsize
     for n in shape:
-        size *= n
-    if size != len(buffer):
-        raise WireError(f"{name} {tuple(shape)} takes {size} bytes, {len(buffer)} came")
-    return np.frombuffer(buffer, dtype=dtype).reshape(shape)
+        if type(n) is not int or not 0 <= n < 2**31:
+            raise WireError("an array's shape is out of bounds")
+        nbytes *= n
+    return dtype, nbytes
 
 
 def _encode_jpeg(image: npt.NDArray[Any], quality: int) -> bytes:
@@ -243,16 +253,16 @@ def _encode_jpeg(image: npt.NDArray[Any], quality: int) -> bytes:
     return data.tobytes()
 
 
-def _decode_jpeg(buffer: Buffer, dtype: str, shape: list[int]) -> npt.NDArray[Any]:
-    if dtype != "uint8" or len(shape) != 3 or shape[2] != 3 or shape[0] * shape[1] * 3 > MAX_IMAGE_BYTES:
-        raise WireError(f"a JPEG declared as {tuple(shape)} {dtype}")
+def _decode_jpeg(buffer: Buffer, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or shape[0] * shape[1] * 3 > MAX_IMAGE_BYTES:
+        raise WireError(f"a JPEG declared as {shape} {dtype}")
     if _jpeg_size(buffer) != (shape[0], shape[1]):
-        raise WireError(f"a JPEG declared as {tuple(shape)} holds another size or is damaged")
+        raise WireError(f"a JPEG declared as {shape} holds another size or is damaged")
     try:
         image = cv2.imdecode(np.frombuffer(buffer, dtype=np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error as e:
         raise WireError(f"OpenCV could not decode a JPEG: {e}") from None
-    if image is None or image.shape != tuple(shape):
+    if image is None or image.shape != shape:
         raise WireError("a JPEG could not be decoded")
     image.flags.writeable = False
     return np.asarray(image)

@@ -61,13 +61,14 @@ class Courier:
             self._thread = threading.Thread(target=self._run, name="wire", daemon=True)
             self._thread.start()
 
-    def hurry(self) -> None:
-        """Spares the step just spooled the way through the I/O thread, where that is possible without waiting."""
+    def hurry(self, *, last: bool) -> None:
+        """Spares the step just spooled the way through the I/O thread, where that is possible without waiting; `last`
+        where no step of its episode follows."""
         if not self._lock.acquire(timeout=MAX_WAIT_S):
             self._link.wake()
             return
         try:
-            if self._own.hurry(time.monotonic()):
+            if self._own.hurry(time.monotonic(), last=last):
                 self._link.wake_if_readable()
             else:
                 self._link.wake()

@@ -20,6 +20,7 @@ SILENCE_S = 1.0
 """A learner silent for so long gets a new connection; doubled up to `MAX_SILENCE_S` while it stays silent."""
 MAX_SILENCE_S = 4.0
 FAREWELL_MS = 300
+NOBLOCK_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,9 @@ class Link:
     def send_frames(self, frames: list[Buffer]) -> bool:
         """The same for an encoded message."""
         try:
-            self._socket.send_multipart(frames, zmq.NOBLOCK)
+            for frame in frames[:-1]:  # send_multipart looks at every frame first, which takes as long again
+                self._socket.send(frame, NOBLOCK_MORE)
+            self._socket.send(frames[-1], zmq.NOBLOCK)
         except zmq.Again:
             return False
         return True

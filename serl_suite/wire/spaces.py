@@ -103,13 +103,18 @@ class ArraySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         """For example `(128, 128, 3) uint8`."""
         return f"{self.shape} {self.dtype}"
 
-    def check(self, name: str, array: Array) -> None:
-        """Raises: BadStep, unless the array has this shape and dtype and is finite."""
+    @cached_property
+    def is_float(self) -> bool:
+        return self.numpy_dtype.kind == "f"
+
+    def fault(self, array: Array) -> str | None:
+        """What is wrong with an array: another shape or dtype, or not finite; None where nothing is."""
         if array.shape != self.shape or array.dtype != self.numpy_dtype:
-            raise BadStep(f"{name} is {array.shape} {array.dtype}, the spec says {self.describe()}")
-        if self.numpy_dtype.kind == "f" and not np.isfinite(array).all():
+            return f"is {array.shape} {array.dtype}, the spec says {self.describe()}"
+        if self.is_float and not _finite(array):
             where = np.argwhere(~np.isfinite(array))[0].tolist()
-            raise BadStep(f"{name} holds {array[tuple(where)]} at {where}; every element must be finite")
+            return f"holds {array[tuple(where)]} at {where}; every element must be finite"
+        return None
 
 
 class EnvSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
@@ -196,11 +201,13 @@ class EnvSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             unknown = sorted(observation.keys() - self.observation.keys())
             raise BadStep(f"observation lacks {missing} and holds unknown {unknown}")
         for key, spec in self.observation.items():
-            spec.check(f"observation '{key}'", observation[key])
+            if fault := spec.fault(observation[key]):
+                raise BadStep(f"observation '{key}' {fault}")
 
     def check_action(self, action: Array) -> None:
         """Raises: BadStep, naming the cause: shape, dtype, not finite."""
-        self.action.check("action", action)
+        if fault := self.action.fault(action):
+            raise BadStep(f"action {fault}")
 
 
 class _Environment(Protocol):
@@ -276,6 +283,11 @@ def _array_spec(name: str, box: Any) -> ArraySpec:  # noqa: ANN401
     if dtype not in DTYPES:
         raise UnsupportedSpace(f"{name} has dtype {dtype}; use one of {sorted(DTYPES)}")
     return ArraySpec(shape=tuple(box.shape), dtype=dtype, low=_bound(box.low), high=_bound(box.high))
+
+
+def _finite(array: Array) -> bool:
+    """Looks at the sum of squares first, which is finite unless an element is not, or is huge."""
+    return math.isfinite(np.vdot(array, array)) or bool(np.isfinite(array).all())
 
 
 def _bound(values: Array) -> Bound:

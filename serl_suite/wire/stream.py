@@ -106,9 +106,9 @@ class Stream:
             self._link.counters["resent"] += self._cursor - from_seq
             self._rewind(from_seq)
 
-    def hurry(self, now: float) -> bool:
-        """Sends the step just spooled at once or, in a burst, holds it for the next ones. False where that is left to
-        `pump`."""
+    def hurry(self, now: float, *, last: bool) -> bool:
+        """Sends the step just spooled at once or, in a burst, holds it for the next ones unless it is an episode's
+        `last`. False where that is left to `pump`."""
         burst, self._hurried_at = now - self._hurried_at < BURST_GAP_S, now
         behind = self.spool.next_seq - 1 - self._cursor
         if not self.open or (behind > 0 and not self.holds):
@@ -121,20 +121,24 @@ class Stream:
         if first:
             self._held_at = now
         self._held_bytes += self.spool.newest_bytes
-        if self._held_bytes >= BATCH_BYTES:
-            self._send_next()
+        if last or self._held_bytes >= BATCH_BYTES:
+            return self._send_all()
         return not first
 
     def pump(self, now: float) -> None:
         """Sends what is due and fits the window."""
-        if self.holds and now - self._held_at < HOLD_S:
-            return
-        while self.open and self._send_next():
-            pass
+        if self.open and not (self.holds and now - self._held_at < HOLD_S):
+            self._send_all()
 
     @property
     def _has_room(self) -> bool:
         return len(self._in_flight) < WINDOW_STEPS and self._in_flight_bytes < WINDOW_BYTES
+
+    def _send_all(self) -> bool:
+        """Sends until nothing is left, or nothing more can go now; False in the second case."""
+        while self._send_next():
+            pass
+        return self._cursor == self.spool.next_seq
 
     def _send_next(self) -> bool:
         """Sends what comes next, as one message; False where nothing does, or not now."""
