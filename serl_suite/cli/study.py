@@ -15,7 +15,7 @@ __all__ = ["run"]
 DESCRIPTION = """Train and evaluate the four arms of the passivity study.
 
   serl study passivity
-  serl study passivity --steps 10000 --seeds 3 --folder runs/passivity
+  serl study passivity --seeds 1 --form recovery --folder runs/recovery
   serl study passivity --folder runs/passivity --arms aware-on
 
 A policy learns with an energy constraint (aware) or without (agnostic), behind the passivity filter (on) or without it
@@ -29,7 +29,7 @@ EVERY: tuple[ArmName, ...] = ("agnostic-off", "agnostic-on", "aware-off", "aware
 class _Arguments(msgspec.Struct, frozen=True, kw_only=True):
     task: str = "FrankaMaze-v0"
     """A task with an energy account."""
-    steps: int = 4000
+    steps: int = 6000
     """Env steps of training."""
     utd: int = 4
     """Updates per env step."""
@@ -43,7 +43,7 @@ class _Arguments(msgspec.Struct, frozen=True, kw_only=True):
     """Discounted energy that a Lagrangian policy may expect to use [J]."""
     seed: int = 0
     """The first seed."""
-    seeds: int = 1
+    seeds: int = 3
     """How many seeds of each arm."""
     arms: tuple[ArmName, ...] = EVERY
     """Which arms to run."""

@@ -68,7 +68,7 @@ class StudySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """What all arms share."""
 
     task: str = "FrankaMaze-v0"
-    steps: int = 4000
+    steps: int = 6000
     """Env steps of training."""
     warmup_steps: int = 100
     """Uniformly random steps before the first update."""
