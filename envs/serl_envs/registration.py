@@ -12,6 +12,7 @@ TASKS = {
     "FrankaPegInsert-v0": "serl_envs.tasks.peg_insert:PegInsert",
     "FrankaBayonetLock-v0": "serl_envs.tasks.bayonet_lock:BayonetLock",
     "FrankaMaze-v0": "serl_envs.tasks.maze:Maze",
+    "FrankaBinRelocate-v0": "serl_envs.tasks.bin_relocate:BinRelocate",
 }
 _MAKERS = {"FrankaMaze-v0": "serl_envs.compliance:make_compliant_env"}
 """Of tasks whose environment is not the plain one."""

@@ -5,11 +5,11 @@ import numpy as np
 
 from serl_envs.experts import Motion
 from serl_envs.robot import Array, RobotState
-from serl_envs.tasks.task import SimulatedRobot, Workspace, box, turned_down, wrapped
+from serl_envs.tasks.task import SimulatedRobot, Task, Workspace, box, turned_down, wrapped
 from serl_envs.twins.scene import Scene, add_free_box
 from serl_suite.control.rotations import quaternion_inverse, rotate
 
-__all__ = ["PickCube"]
+__all__ = ["PickCube", "PickScript", "add_cube", "grasp_turn", "place_cube"]
 
 HALF_M = 0.02
 MASS_KG = 0.08
@@ -35,15 +35,12 @@ class PickCube:
     spaces = {"cube": box([-1.0] * 3 + [-0.8, -0.1], [1.0] * 3 + [0.8, 1.0])}  # noqa: RUF012
 
     def add_objects(self, spec: mujoco.MjSpec) -> None:
-        add_free_box(spec, "cube", (HALF_M, HALF_M, HALF_M), MASS_KG, (0.90, 0.33, 0.13, 1.0))
+        add_cube(spec)
 
     def reset(self, robot: SimulatedRobot, rng: np.random.Generator) -> None:
         start = START + START_HALF_RANGE * rng.uniform(-1, 1, 3)
         robot.reset(start, turned_down(rng.uniform(-0.1, 0.1)), 0.08)
-        xy = START[:2] + CUBE_HALF_RANGE_M * rng.uniform(-1, 1, 2)
-        yaw = CUBE_YAW_HALF_RANGE * rng.uniform(-1, 1)
-        quaternion = np.array([0.0, 0.0, np.sin(yaw / 2), np.cos(yaw / 2)])
-        robot.scene.place("cube", np.array([*xy, HALF_M]), quaternion)
+        place_cube(robot.scene, START[:2], CUBE_HALF_RANGE_M, rng)
 
     def observe(self, state: RobotState, scene: Scene) -> dict[str, Array]:
         """`cube`: its centre in the tool frame [m], the turn about the tool's axis to the nearest of its faces [rad],
@@ -56,8 +53,21 @@ class PickCube:
     def succeeded(self, state: RobotState, scene: Scene) -> bool:
         return bool(scene.pose("cube")[0][2] >= HALF_M + LIFT_M and scene.held("cube"))
 
-    def make_script(self, rng: np.random.Generator) -> "_PickScript":
-        return _PickScript(self, rng)
+    def make_script(self, rng: np.random.Generator) -> "PickScript":
+        return PickScript(self, rng)
+
+
+def add_cube(spec: mujoco.MjSpec) -> None:
+    """Adds the cube, named `cube`."""
+    add_free_box(spec, "cube", (HALF_M, HALF_M, HALF_M), MASS_KG, (0.90, 0.33, 0.13, 1.0))
+
+
+def place_cube(scene: Scene, centre: Array, half_range_m: float, rng: np.random.Generator) -> None:
+    """Puts the cube flat on the table within a square about `centre`, turned a little. Shape of `centre`: (2,)"""
+    xy = centre + half_range_m * rng.uniform(-1, 1, 2)
+    yaw = CUBE_YAW_HALF_RANGE * rng.uniform(-1, 1)
+    quaternion = np.array([0.0, 0.0, np.sin(yaw / 2), np.cos(yaw / 2)])
+    scene.place("cube", np.array([*xy, HALF_M]), quaternion)
 
 
 def grasp_turn(tool: Array, cube: Array) -> float:
@@ -69,13 +79,13 @@ def grasp_turn(tool: Array, cube: Array) -> float:
     return wrapped(float(np.arctan2(edge[1], edge[0])), QUARTER_TURN)
 
 
-class _PickScript:
+class PickScript:
     """Above the cube, down, close, up; looks before it goes on, and starts over where the cube got away."""
 
     HOVER_M = 0.08
     GRASP_STEPS = 3
 
-    def __init__(self, task: PickCube, rng: np.random.Generator) -> None:
+    def __init__(self, task: Task, rng: np.random.Generator) -> None:
         self._motion = Motion(task.translation_m, task.rotation_rad, pace=0.55)
         self._rng = rng
         self._phase = "hover"
