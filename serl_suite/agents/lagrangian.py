@@ -96,16 +96,18 @@ class LagrangianRLPD(RLPD):
             raise BadAgent("the replay keeps no costs; make it with costs=True")
         state, next_state = self.actor.normaliser(batch.state), self.actor.normaliser(batch.next_state)
         with torch.no_grad():
-            raw, _, _ = self.actor.draw(next_state, self._generator)
+            raw, _ = self.actor.draw(next_state, self._draw_noise(batch.action))
             next_q = self.target_cost_critic(torch.cat([next_state, torch.tanh(raw)], -1)).squeeze(-1).amax(0)
             target = torch.addcmul(batch.cost, batch.mask, next_q, value=self.config.discount)
         q = self.cost_critic(torch.cat([state, batch.action], -1)).squeeze(-1)
         loss = (q - target).square().sum() / len(target)
         return loss, {"cost/loss": loss.detach() / NUM_COST_CRITICS, "cost/q": q.detach().mean()}
 
-    def actor_loss(self, state: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Policy loss plus temperature loss, and a step of the multiplier. The state is normalised."""
-        raw, log_std, noise = self.actor.draw(state, self._generator)
+    def actor_loss(self, state: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Policy loss plus temperature loss, and a step of the multiplier. Shapes: (batch, state_dim),
+        (batch, action_dim)"""
+        state = self.actor.normaliser(state)
+        raw, log_std = self.actor.draw(state, noise)
         state_action = torch.cat([state, torch.tanh(raw)], -1)
         q = self.critic.frozen(state_action).squeeze(-1).mean(0)
         cost = self.cost_critic.frozen(state_action).squeeze(-1).amax(0)

@@ -115,7 +115,7 @@ class RecoveryRLPD(RLPD):
         descend(self._risk_optimiser, loss, self._risk_parameters)
         with torch.no_grad():
             torch._foreach_lerp_(self._target_risk_parameters, self._risk_parameters, self.config.tau)
-        loss, info = self.recovery_loss(state)
+        loss, info = self.recovery_loss(state, self._draw_noise(batch.action))
         descend(self._recovery_optimiser, loss, self._recovery_parameters)
         return metrics | info
 
@@ -124,7 +124,7 @@ class RecoveryRLPD(RLPD):
         if batch.cost is None:
             raise BadAgent("the replay keeps no costs; make it with costs=True")
         with torch.no_grad():
-            raw, _, _ = self.actor.draw(next_state, self._generator)
+            raw, _ = self.actor.draw(next_state, self._draw_noise(batch.action))
             next_q = self.target_risk_critic(torch.cat([next_state, torch.tanh(raw)], -1)).squeeze(-1).amax(0)
             violated = (batch.cost > 0.0).float()
             target = torch.addcmul(violated, batch.mask, next_q, value=self.config.risk_discount)
@@ -132,9 +132,9 @@ class RecoveryRLPD(RLPD):
         loss = (q - target).square().sum() / len(target)
         return loss, {"risk/loss": loss.detach() / NUM_RISK_CRITICS, "risk/q": q.detach().mean()}
 
-    def recovery_loss(self, state: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def recovery_loss(self, state: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The risk of what the recovery policy does. The state is normalised."""
-        raw, _, _ = self.recovery.draw(state, self._generator)
+        raw, _ = self.recovery.draw(state, noise)
         risk = self._risk(state, torch.tanh(raw)).mean()
         return risk, {"recovery/risk": risk.detach()}
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from serl_suite.agents.agent import BadAgent
-from serl_suite.agents.optimiser import adam_state, descend, load_adam_state, make_adam
+from serl_suite.agents.optimiser import adam_state, compiled_step, differentiate, load_adam_state, make_adam
 from serl_suite.agents.rlpd_config import RLPDConfig
 from serl_suite.data.replay import Batch
 from serl_suite.networks import EnsembleMLP, TanhGaussian, log_density
@@ -60,12 +60,15 @@ class RLPD:
             torch.tensor(config.initial_temperature, device=self.device).log().requires_grad_()
         )
         self.target_entropy = -spec.action_dim / 2 if config.target_entropy is None else config.target_entropy
-        self._generator = torch.Generator(self.device).manual_seed(seed + 2)
+        self.generator = torch.Generator(self.device).manual_seed(seed + 2)
+        """Of every draw."""
         self._critic_parameters: list[Tensor] = list(self.critic.parameters())
         self._target_parameters: list[Tensor] = list(self.target_critic.parameters())
         self._actor_parameters = [*self.actor.parameters(), self.log_temperature]
         self._critic_optimiser = make_adam(self._critic_parameters, config.learning_rate)
         self._actor_optimiser = make_adam(self._actor_parameters, config.learning_rate)
+        self._critic_loss, self._actor_loss = self.critic_loss, self.actor_loss
+        self._move_critic, self._move_actor = self._step_critic, self._step_actor
 
     def fit_normaliser(self, states: NDArray[np.float32]) -> None:
         """Sets the state statistics, once, before the first update. Shape: (n, state_dim)"""
@@ -74,32 +77,44 @@ class RLPD:
     def act(self, observation: Observation, explore: bool) -> NDArray[np.float32]:
         """An action in [-1, 1]: the policy's mode, or a draw where `explore`. Shape: (action_dim,)"""
         state = torch.from_numpy(self.spec.flatten(observation)).to(self.device)
-        return self.actor.act(state[None], self._generator if explore else None)[0].cpu().numpy()
+        return self.actor.act(state[None], self.generator if explore else None)[0].cpu().numpy()
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One critic update; every `actor_period`-th call also updates actor and temperature.
 
         Returns: scalars on the device, `critic/...` and, where they moved, `actor/...`.
         """
-        state = self.actor.normaliser(batch.state)
-        next_state = self.actor.normaliser(batch.next_state)
-        loss, metrics = self.critic_loss(batch, state, next_state)
-        descend(self._critic_optimiser, loss, self._critic_parameters)
-        with torch.no_grad():
-            torch._foreach_lerp_(self._target_parameters, self._critic_parameters, self.config.tau)
+        loss, metrics = self._critic_loss(batch, self._draw_noise(batch.action), self._draw_subset())
+        differentiate(loss, self._critic_parameters)
+        self._move_critic()
         self.updates += 1
         if self.updates % self.config.actor_period == 0:
-            loss, info = self.actor_loss(state)
-            descend(self._actor_optimiser, loss, self._actor_parameters)
+            loss, info = self._actor_loss(batch.state, self._draw_noise(batch.action))
+            differentiate(loss, self._actor_parameters)
+            self._move_actor()
             metrics |= info
         return metrics
 
-    def critic_loss(self, batch: Batch, state: Tensor, next_state: Tensor) -> Loss:
-        """Squared distance to the target, summed over the members. States are normalised."""
+    def compile(self) -> None:
+        """From now on updates run as compiled code, the same but for rounding; for a CUDA device."""
+        self._critic_loss = torch.compile(self.critic_loss, dynamic=False)
+        self._actor_loss = torch.compile(self.actor_loss, dynamic=False)
+        self._move_critic = compiled_step(self._critic_optimiser, self._target_parameters, self.config.tau)
+        self._move_actor = compiled_step(self._actor_optimiser)
+
+    def critic_loss(self, batch: Batch, noise: Tensor, subset: Tensor | None) -> Loss:
+        """Squared distance to the target, summed over the members.
+
+        Args:
+            batch: What it learns from.
+            noise: Standard normal, of the next action. Shape: (batch, action_dim)
+            subset: Members whose minimum makes the target; None: all.
+        """
         config = self.config
+        state, next_state = self.actor.normaliser(batch.state), self.actor.normaliser(batch.next_state)
         with torch.no_grad():
-            raw, log_std, noise = self.actor.draw(next_state, self._generator)
-            next_q = self.target_critic(torch.cat([next_state, torch.tanh(raw)], -1), self._draw_subset())
+            raw, log_std = self.actor.draw(next_state, noise)
+            next_q = self.target_critic(torch.cat([next_state, torch.tanh(raw)], -1), subset)
             next_v = next_q.squeeze(-1).amin(0)
             if config.backup_entropy:
                 next_v -= self.log_temperature.exp() * log_density(raw, log_std, noise)
@@ -112,9 +127,13 @@ class RLPD:
             "critic/target": target.mean(),
         }
 
-    def actor_loss(self, state: Tensor) -> Loss:
-        """Policy loss plus temperature loss; their gradients do not meet. The state is normalised."""
-        raw, log_std, noise = self.actor.draw(state, self._generator)
+    def actor_loss(self, state: Tensor, noise: Tensor) -> Loss:
+        """Policy loss plus temperature loss; their gradients do not meet.
+
+        Shapes: (batch, state_dim), (batch, action_dim)
+        """
+        state = self.actor.normaliser(state)
+        raw, log_std = self.actor.draw(state, noise)
         log_pi = log_density(raw, log_std, noise)
         q = self.critic.frozen(torch.cat([state, torch.tanh(raw)], -1)).squeeze(-1).mean(0)
         temperature, entropy = self.log_temperature.exp(), -log_pi.mean()
@@ -142,7 +161,7 @@ class RLPD:
             **adam_state("critic_optimiser", self._critic_optimiser),
             **adam_state("actor_optimiser", self._actor_optimiser),
             "log_temperature": self.log_temperature,
-            "generator": self._generator.get_state(),
+            "generator": self.generator.get_state(),
             "updates": torch.tensor(self.updates),
         }
         return {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
@@ -172,15 +191,26 @@ class RLPD:
         load_adam_state("actor_optimiser", self._actor_optimiser, state)
         with torch.no_grad():
             self.log_temperature.copy_(state["log_temperature"])
-        self._generator.set_state(state["generator"])
+        self.generator.set_state(state["generator"])
         self.updates = int(state["updates"])
+
+    def _step_critic(self) -> None:
+        self._critic_optimiser.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(self._target_parameters, self._critic_parameters, self.config.tau)
+
+    def _step_actor(self) -> None:
+        self._actor_optimiser.step()
+
+    def _draw_noise(self, action: Tensor) -> Tensor:
+        return torch.randn(action.shape, generator=self.generator, device=self.device)
 
     def _draw_subset(self) -> Tensor | None:
         """Distinct members for the target; None where it is all of them."""
         config = self.config
         if config.critic_subset == config.num_critics:
             return None
-        order = torch.randperm(config.num_critics, generator=self._generator, device=self.device)
+        order = torch.randperm(config.num_critics, generator=self.generator, device=self.device)
         return order[: config.critic_subset]
 
 

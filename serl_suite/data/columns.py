@@ -39,7 +39,11 @@ class Column:
 
     def take(self, rows: NDArray[np.int64]) -> torch.Tensor:
         """A copy of the given rows. Shape: (len(rows), *shape)"""
-        return self._rows.index_select(0, torch.from_numpy(rows).to(self._rows.device))
+        return self.gather(torch.from_numpy(rows).to(self._rows.device))
+
+    def gather(self, rows: torch.Tensor) -> torch.Tensor:
+        """The same for rows on the device."""
+        return self._rows.index_select(0, rows)
 
 
 class ImageColumn(Column):

@@ -10,6 +10,7 @@ A truncated step bootstraps from its own final observation (mask 1); only `termi
 
 import json
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ from serl_suite.errors import SerlError
 from serl_suite.wire.messages import SOURCES, Step
 from serl_suite.wire.spaces import EnvSpec
 
-__all__ = ["Batch", "Chunks", "EmptyReplay", "Replay", "mixed_sample"]
+__all__ = ["Batch", "Chunks", "EmptyReplay", "Replay", "join", "mixed_sample", "mixed_split"]
 
 NONE = -1
 MAX_EMPTY_DRAWS = 64  # rejected draws in a row before a chunk sample is declared impossible
@@ -193,15 +194,32 @@ class Replay:
             EmptyReplay: no transition is whole yet.
         """
         with self._lock:
-            after = self._draw(batch_size)
-            before = self._previous[after]
-            state, next_state = self._state.take(np.concatenate([before, after])).view(2, batch_size, -1)
-            reward, mask = self._reward_mask.take(after).unbind(1)
-            images, next_images = self._take_images(before), self._take_images(after)
-            action = self._action.take(after)
-            cost = None if self._cost is None else self._cost.take(after)[:, 0]
-            self.sampled += batch_size
-            return Batch(state, images, action, reward, mask, next_state, next_images, cost)
+            rows = self._draw_rows(batch_size)
+            images, next_images = self._take_images(rows[0]), self._take_images(rows[1])
+            return self.gather(torch.from_numpy(rows).to(self.device))._replace(
+                images=images, next_images=next_images
+            )
+
+    def draw(self, batch_size: int) -> NDArray[np.int64]:
+        """Where transitions lie, drawn uniformly with replacement: rows before and after. Shape: (2, batch)
+
+        Raises:
+            EmptyReplay: no transition is whole yet.
+        """
+        with self._lock:
+            return self._draw_rows(batch_size)
+
+    def gather(self, rows: torch.Tensor) -> Batch:
+        """The transitions that lie there, without images. Only operations on the device, for a CUDA graph.
+
+        Args:
+            rows: As `draw` returned them, before any further insert. Shape: (2, batch), int64
+        """
+        after = rows[1]
+        state, next_state = self._state.gather(rows.flatten()).view(2, len(after), -1)
+        reward, mask = self._reward_mask.gather(after).unbind(1)
+        cost = None if self._cost is None else self._cost.gather(after)[:, 0]
+        return Batch(state, {}, self._action.gather(after), reward, mask, next_state, {}, cost)
 
     def sample_chunks(self, batch_size: int, horizon: int) -> Chunks:
         """Windows of `horizon` actions, drawn uniformly over the windows that can be valued (state only).
@@ -304,6 +322,11 @@ class Replay:
         self._rank[moved] = rank
         self._rank[slot] = NONE
 
+    def _draw_rows(self, batch_size: int) -> NDArray[np.int64]:
+        after = self._draw(batch_size)
+        self.sampled += batch_size
+        return np.stack([self._previous[after], after])
+
     def _draw(self, count: int) -> NDArray[np.int64]:
         if self._size == 0:
             raise EmptyReplay(
@@ -337,29 +360,49 @@ class Replay:
         return {key: column.take_shifted(slots, self._rng) for key, column in self._images.items()}
 
 
-def mixed_sample(online: Replay, demos: Replay | None, batch_size: int, demo_fraction: float) -> Batch:
-    """A batch of `round(batch_size * demo_fraction)` transitions from `demos`, after the rest from `online`.
+def mixed_split(
+    online: Replay, demos: Replay | None, batch_size: int, demo_fraction: float
+) -> tuple[int, int]:
+    """Transitions of a batch from `online` and from `demos`: `round(batch_size * demo_fraction)` from the second.
 
     Where one of the two has nothing to give, the other gives all.
+    """
+    if demos is None or len(demos) == 0:
+        return batch_size, 0
+    wanted = batch_size if len(online) == 0 else round(batch_size * demo_fraction)
+    return batch_size - wanted, wanted
+
+
+def mixed_sample(online: Replay, demos: Replay | None, batch_size: int, demo_fraction: float) -> Batch:
+    """A batch split as by `mixed_split`, demonstrations last.
 
     Raises:
         EmptyReplay: neither holds a transition.
     """
-    wanted = 0 if demos is None or len(demos) == 0 else round(batch_size * demo_fraction)
-    if len(online) == 0 and demos is not None and len(demos) > 0:
-        wanted = batch_size
-    if demos is None or wanted == 0:
+    ours, theirs = mixed_split(online, demos, batch_size, demo_fraction)
+    if demos is None or theirs == 0:
         return online.sample(batch_size)
-    if wanted == batch_size:
+    if ours == 0:
         return demos.sample(batch_size)
-    ours, theirs = online.sample(batch_size - wanted), demos.sample(wanted)
+    return join([online.sample(ours), demos.sample(theirs)])
+
+
+def join(batches: Sequence[Batch]) -> Batch:
+    """Batches of the same replays' kind, one after the other."""
+    if len(batches) == 1:
+        return batches[0]
+    first, costs = batches[0], [batch.cost for batch in batches if batch.cost is not None]
+
+    def joined(name: str) -> torch.Tensor:
+        return torch.cat([getattr(batch, name) for batch in batches])
+
     return Batch(
-        torch.cat([ours.state, theirs.state]),
-        {key: torch.cat([ours.images[key], theirs.images[key]]) for key in ours.images},
-        torch.cat([ours.action, theirs.action]),
-        torch.cat([ours.reward, theirs.reward]),
-        torch.cat([ours.mask, theirs.mask]),
-        torch.cat([ours.next_state, theirs.next_state]),
-        {key: torch.cat([ours.next_images[key], theirs.next_images[key]]) for key in ours.next_images},
-        None if ours.cost is None or theirs.cost is None else torch.cat([ours.cost, theirs.cost]),
+        joined("state"),
+        {key: torch.cat([batch.images[key] for batch in batches]) for key in first.images},
+        joined("action"),
+        joined("reward"),
+        joined("mask"),
+        joined("next_state"),
+        {key: torch.cat([batch.next_images[key] for batch in batches]) for key in first.next_images},
+        torch.cat(costs) if len(costs) == len(batches) else None,
     )

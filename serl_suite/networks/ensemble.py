@@ -80,13 +80,13 @@ def plain_mlp(x: Tensor, layers: list[list[Tensor]]) -> Tensor:
     """
     y = x.expand(len(layers[0][0]), *x.shape)
     for weight, bias, *norm in layers[:-1]:
-        y = torch.baddbmm(bias, y, weight)
+        y = torch.bmm(y, weight) + bias
         if norm:
             gain, shift = norm
             y = torch.addcmul(shift, layer_norm(y, y.shape[-1:], eps=EPS), gain)
         y = torch.relu(y)
     weight, bias = layers[-1]
-    return torch.baddbmm(bias, y, weight)
+    return torch.bmm(y, weight) + bias
 
 
 def _linear(

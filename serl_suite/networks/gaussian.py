@@ -50,14 +50,13 @@ class TanhGaussian(nn.Module):
         mean, log_std = self.net(normalised)[0].chunk(2, dim=-1)
         return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
 
-    def draw(self, normalised: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """A reparametrised draw before tanh, with what `log_density` needs: raw, log_std, noise.
+    def draw(self, normalised: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """A reparametrised draw before tanh from standard normal noise: raw, log_std; see `log_density`.
 
-        Shape: (batch, state_dim) -> 3 x (batch, action_dim)
+        Shape: (batch, state_dim), (batch, action_dim) -> 2 x (batch, action_dim)
         """
         mean, log_std = self(normalised)
-        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-        return torch.addcmul(mean, log_std.exp(), noise), log_std, noise
+        return torch.addcmul(mean, log_std.exp(), noise), log_std
 
     @torch.no_grad()
     def act(self, state: Tensor, generator: torch.Generator | None) -> Tensor:

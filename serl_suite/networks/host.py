@@ -36,6 +36,7 @@ def tune_host(threads: int = 1) -> None:
     torch.set_float32_matmul_precision("medium")
     if _product_error() > FLOAT32_ERROR:
         torch.set_float32_matmul_precision("highest")
+    torch.backends.cuda.matmul.allow_tf32 = True
 
 
 def check_device(name: str) -> None:

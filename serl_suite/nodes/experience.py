@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 
 from serl_suite.data.episodes import Episode
-from serl_suite.data.replay import Batch, Replay, mixed_sample
+from serl_suite.data.replay import Batch, Replay, mixed_sample, mixed_split
 from serl_suite.errors import SerlError
 from serl_suite.nodes.config import LearnerConfig
 from serl_suite.wire.messages import Step
@@ -58,6 +58,10 @@ class Experience:
     def sample(self, batch_size: int, demo_fraction: float) -> Batch:
         """A batch of both; see `mixed_sample`."""
         return mixed_sample(self.online, self.demos, batch_size, demo_fraction)
+
+    def split(self, batch_size: int, demo_fraction: float) -> tuple[int, int]:
+        """How many transitions of such a batch are online ones, how many demonstrations."""
+        return mixed_split(self.online, self.demos, batch_size, demo_fraction)
 
 
 def check_memory(spec: EnvSpec, settings: LearnerConfig) -> None:

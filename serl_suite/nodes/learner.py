@@ -26,6 +26,7 @@ from serl_suite.nodes.learner_state import Counters, restore_learner, save_learn
 from serl_suite.nodes.metrics import MetricsWriter
 from serl_suite.nodes.outcome import Outcome, first_passed
 from serl_suite.nodes.run_folder import RunFolder
+from serl_suite.nodes.updates import Updates
 from serl_suite.wire.keys import server_keys
 from serl_suite.wire.records import FULL, DiskFull
 from serl_suite.wire.spaces import EnvSpec
@@ -181,6 +182,9 @@ class Learner:
         settings, seed = self.config.learner, self.config.seed
         agent = make_agent("rlpd", self.config.agent, spec, seed=seed, device=settings.device)
         self._experience = Experience(spec, settings, seed=seed + 1, demonstrations=self._demo_episodes)
+        self._updates = Updates(
+            agent, self._experience, self.config.agent.batch_size, self.config.agent.demo_fraction
+        )
         if self._demo_episodes:
             agent.fit_normaliser(self._experience.demos.states())
         newest_used = self._backlog.newest_policy()
@@ -202,13 +206,12 @@ class Learner:
         if arrived := self._ingest.drain():
             self._backlog.add(arrived)
             self._tell_progress()
-        if not self._lockstep or (self.counters.owed < 1.0 and not self.counters.block_is_open):
+        if not self._lockstep or (self._is_paid and not self.counters.block_is_open):
             self._take_steps(agent)
-        if self.counters.owed >= 1.0:
-            self._update(agent)
-            self.counters.owed -= 1.0
+        if not self._is_paid:
+            self.counters.owed -= self._update()
         elif self._runs_free:
-            self._update(agent)
+            self._update()
             self._end_block(agent)
         else:
             self._end_block(agent)
@@ -252,12 +255,16 @@ class Learner:
             self.counters.owed = min(owed, self.config.learner.max_owed_updates)
             self.counters.forgiven += owed - self.counters.owed
 
-    def _update(self, agent: Agent) -> None:
-        settings = self.config.agent
-        self._log.losses.update(
-            agent.update(self._experience.sample(settings.batch_size, settings.demo_fraction))
-        )
-        self.counters.updates += 1
+    @property
+    def _is_paid(self) -> bool:
+        return self.counters.owed < self._updates.next
+
+    def _update(self) -> int:
+        """Returns how many updates it made."""
+        count = self._updates.next
+        self._log.losses.update(self._updates.run())
+        self.counters.updates += count
+        return count
 
     def _end_block(self, agent: Agent) -> None:
         """Everything owed is paid: publishes, and writes a checkpoint when one is due."""
@@ -298,7 +305,7 @@ class Learner:
         if passed is not None:
             self._save_policy(passed.arrays, passed.version)
             self._finish(f"policy {passed.version} passed its evaluation", passed.version)
-        elif self.counters.env_steps >= self.config.max_steps and self.counters.owed < 1.0:
+        elif self.counters.env_steps >= self.config.max_steps and self._is_paid:
             self._end_block(agent)
             if self._published_at < self.counters.updates:  # the policy that stays has a version of its own
                 self._publish(agent)
