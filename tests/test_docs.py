@@ -19,7 +19,7 @@ def test_relative_links_lead_somewhere(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_exist(page):
-    used = re.findall(r"(?:^|`)serl ([a-z]+)(?: ([a-z]+))?", page.read_text(), re.MULTILINE)
+    used = re.findall(r"(?:^|`)serl ([a-z0-9]+)(?: ([a-z0-9]+))?", page.read_text(), re.MULTILINE)
     assert [words for words in used if words[0] not in COMMANDS and " ".join(words) not in COMMANDS] == []
 
 

@@ -31,7 +31,9 @@ COMMANDS: Mapping[str, tuple[str | None, str]] = {
         None,
         "a Franka arm in MuJoCo at the ports of a real one: what connects to the arm connects to it",
     ),
+    "doctor": (None, "check a rig: machine, devices, arm, programs; says what to do about each"),
     "robot": (None, "the robot server of an arm, and its operator: status, stop, recover, reset, jog"),
+    "ros2": (None, "ROS 2: a robot server on topics, or an arm that ROS 2 control drives as a robot server"),
 }
 """Command, module of `serl_suite.cli` that has its `run(arguments)`, one line of help. Without a module, another
 package has it: the entry point in the group `serl.commands` that is named like the command, "-" for the space."""

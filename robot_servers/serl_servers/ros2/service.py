@@ -1,0 +1,370 @@
+"""The robot server of an arm that a compliant ROS 2 controller drives: robot_messages in front, topics behind.
+
+One thread, which waits for nothing but the next request or the next target's time. To a client it is the same server
+as a Franka's: one controller at a time, setpoints with a deadline, faults that latch.
+"""
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import numpy as np
+import zmq
+
+from serl_servers.franka.lease import Lease
+from serl_servers.franka.resets import Refusal, compile_resets
+from serl_servers.ros2.arm import Array, Ros2Arm
+from serl_servers.ros2.config import ArmConfig
+from serl_servers.ros2.motions import joint_reset, pose_reset, require_running
+from serl_servers.ros2.transport import Transport
+from serl_suite.errors import SerlError
+from serl_suite.wire.endpoint import AddressError, PortInUse, bind_router
+from serl_suite.wire.keys import ServerKeys
+from serl_suite.wire.messages import WireError
+from serl_suite.wire.robot_messages import (
+    AnyAnswer,
+    AnyRequest,
+    ArmState,
+    Done,
+    Follow,
+    Four,
+    Heartbeat,
+    NotFinite,
+    Recover,
+    Refused,
+    Release,
+    Reset,
+    ResetJoints,
+    ServerReport,
+    SetGains,
+    ShowStatus,
+    Six,
+    Stop,
+    TakeControl,
+    Three,
+    decode_request,
+    encode,
+    state_address,
+)
+
+__all__ = ["ArmService", "ArmSilent"]
+
+START_S = 5.0
+RECOVERY_PERIOD_S = 2.0
+"""Recoveries come no faster: whoever recovers before every command hides collisions."""
+MAX_MESSAGE_BYTES = 64 * 1024
+FAREWELL_MS = 200
+SILENCE_S = 0.05
+"""The state is published so often even where there is no new one."""
+LOOK_S = 0.005
+NORM_TOLERANCE = 1e-3
+STIFFNESS_TOLERANCE = 0.01
+UNKNOWN: Six = (math.nan,) * 6
+
+_log = logging.getLogger(__name__)
+
+
+class ArmSilent(SerlError):
+    """Nothing is heard of the arm."""
+
+
+class ArmService:
+    """Owns both sockets and the transport.
+
+    Args:
+        config: Of the server.
+        transport: To ROS 2.
+        keys: Needed other than on loopback.
+
+    Raises:
+        SerlError: Nothing is heard of the arm, or the address cannot be had, or not without keys.
+    """
+
+    def __init__(self, config: ArmConfig, transport: Transport, keys: ServerKeys | None) -> None:
+        self._config = config
+        self.arm = Ros2Arm(transport, config)
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._open_sockets(keys)
+        self._lease = Lease()
+        self._operation: Iterator[None] | None = None
+        self._asker = (b"", 0)
+        """Who asked for the operation, and its number."""
+        self._recovered_at = self._published_at = -math.inf
+        self._due_at = time.monotonic()
+        try:
+            self.arm.compile()
+            compile_resets()
+            self._await_arm()
+        except SerlError:
+            self.close()
+            raise
+
+    def run(self, should_stop: Callable[[], bool]) -> None:
+        """Serves until it is told to stop."""
+        while not should_stop():
+            self.turn()
+
+    def turn(self) -> None:
+        """Waits for the next request or the next target's time, and deals with it."""
+        now = time.monotonic()
+        self._router.poll(int(max(min(self._due_at - now, LOOK_S), 0.0) * 1e3))
+        is_new = self.arm.look()  # first: after having been held up, what comes now is not late
+        self._receive()
+        now = time.monotonic()
+        if now >= self._due_at:
+            self._due_at = max(self._due_at + 1.0 / self._config.rate_hz, now)
+            if self._operation is not None:
+                self._go_on()
+            self.arm.tick()
+        if is_new or now - self._published_at > SILENCE_S:
+            self._published_at = now
+            self._publisher.send(encode(self._state()), zmq.NOBLOCK)
+
+    def close(self) -> None:
+        """Leaves the arm to its controller, at rest."""
+        self.arm.close()
+        self._router.close(FAREWELL_MS)
+        self._publisher.close(FAREWELL_MS)
+        if self._authenticator is not None:
+            self._authenticator.stop()
+        self._context.term()
+
+    def _open_sockets(self, keys: ServerKeys | None) -> None:
+        address = self._config.bind
+        try:
+            self._router, self._authenticator = bind_router(self._context, address, keys, MAX_MESSAGE_BYTES)
+        except AddressError:
+            self._context.term()
+            raise
+        except PortInUse as error:
+            self._context.term()
+            raise PortInUse(
+                f"{address} is in use by another robot server? Choose another with --bind"
+            ) from error
+        self._publisher = self._context.socket(zmq.PUB)
+        self._publisher.set(zmq.SNDHWM, 4)
+        if keys is not None:
+            self._publisher.set(zmq.CURVE_SERVER, 1)
+            self._publisher.set(zmq.CURVE_SECRETKEY, keys.own.secret)
+            self._publisher.set(zmq.CURVE_PUBLICKEY, keys.own.public)
+        self._publisher.bind(state_address(address))
+
+    def _await_arm(self) -> None:
+        deadline = time.monotonic() + START_S
+        while not self.arm.has_started:
+            if time.monotonic() > deadline:
+                c, reason = self._config, self.arm.detail
+                raise ArmSilent(
+                    f"no {c.joint_states} or no {c.current_pose} that can be used within {START_S:.0f} s"
+                    f"{f' ({reason})' if reason else ''}; start the arm's controllers, and compare `ros2 topic list` "
+                    "with --namespace, --domain and the names of the topics"
+                )
+            time.sleep(LOOK_S)
+            self.arm.look()
+
+    def _receive(self) -> None:
+        while True:
+            try:
+                identity, *frames = self._router.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            try:
+                if len(frames) != 1:
+                    raise WireError(f"{len(frames)} frames instead of one")
+                request = decode_request(frames[0])
+            except NotFinite as error:
+                self._answer(identity, Refused(number=error.number, reason=str(error)))
+                continue
+            except WireError as error:
+                _log.warning("dropped a message: %s", error)
+                continue
+            self._lease.renew(identity)
+            try:
+                self._handle(identity, request)
+            except Refusal as error:
+                self._answer(identity, Refused(number=request.number, reason=str(error)))
+
+    def _answer(self, identity: bytes, answer: AnyAnswer) -> None:
+        with suppress(zmq.ZMQError):  # it has gone, or reads nothing
+            self._router.send_multipart([identity, encode(answer)], zmq.NOBLOCK)
+
+    def _handle(self, identity: bytes, request: AnyRequest) -> None:
+        match request:
+            case ShowStatus():
+                self._answer(identity, self._report(request.number))
+                return
+            case Stop():
+                self._abandon("the arm was stopped")
+                self.arm.stop("stopped", f"asked to: {request.reason}")
+            case TakeControl():
+                objection = self._lease.take(identity, request.client)
+                if objection is not None:
+                    raise Refusal(objection)
+            case _:
+                objection = self._lease.objection(identity)
+                if objection is not None:
+                    raise Refusal(objection)
+                if self._command(identity, request):
+                    return
+        self._answer(identity, Done(number=request.number))
+
+    def _command(self, identity: bytes, request: AnyRequest) -> bool:
+        """What the controlling client asks. Returns whether the answer comes later, or not at all."""
+        match request:
+            case Heartbeat():
+                return False
+            case Follow():
+                self._follow(request)
+                return True
+            case Release():
+                self._lease.release(identity)
+                self._abandon("control was released")
+                self.arm.hold()
+                return False
+        if self._operation is not None:
+            raise Refusal("another reset is under way; wait for its answer")
+        match request:
+            case Recover():
+                self._recover(request.reason)
+                return False
+            case SetGains():
+                self._set_gains(request)
+                return False
+            case Reset():
+                require_running(self.arm)
+                position, quaternion = self._checked_pose(request)
+                self._operation = pose_reset(
+                    self.arm, self._config, position, quaternion, straight=request.straight
+                )
+            case ResetJoints():
+                require_running(self.arm)
+                if len(self._config.joint_names) != len(request.q):
+                    raise Refusal(
+                        f"this arm has {len(self._config.joint_names)} joints, not {len(request.q)}"
+                    )
+                self._operation = joint_reset(self.arm, self._config, np.array(request.q))
+            case _:
+                raise Refusal(
+                    f"{type(request).__name__} is nothing that this server does: gripper and load belong to the arm's "
+                    "own ROS 2 controllers"
+                )
+        self._asker = (identity, request.number)
+        return True
+
+    def _follow(self, request: Follow) -> None:
+        if self._operation is not None:
+            raise Refusal("a reset is under way; setpoints are taken after its answer")
+        require_running(self.arm)
+        position, quaternion = self._checked_pose(request)
+        late = self.arm.time_s - request.deadline_s
+        if late > 0.0:
+            raise Refusal(
+                f"the setpoint came {late * 1e3:.0f} ms after its deadline; look for what delays the client"
+            )
+        self.arm.follow(position, quaternion, request.number)
+
+    def _checked_pose(self, request: Follow | Reset) -> tuple[Array, Array]:
+        for axis, value, least, most in zip(
+            "xyz", request.position, self._config.box_lower, self._config.box_upper, strict=True
+        ):
+            if not least <= value <= most:
+                raise Refusal(
+                    f"the setpoint's {axis} = {value:.4f} m is outside the workspace box {least}..{most} m"
+                )
+        quaternion = np.array(request.quaternion)
+        norm = float(np.linalg.norm(quaternion))
+        if abs(norm - 1.0) > NORM_TOLERANCE:
+            raise Refusal(f"the setpoint's quaternion has norm {norm:.4f}; normalise it (x, y, z, w)")
+        return np.array(request.position), quaternion / norm
+
+    def _set_gains(self, request: SetGains) -> None:
+        """The stiffness is the controller's and must be the one asked for; the clips become the target's lead."""
+        has, wants = self._config.stiffness, request.stiffness
+        if has is None:
+            raise Refusal("the stiffness is the ROS 2 controller's; say with --stiffness what it is set to")
+        if any(abs(a - b) > STIFFNESS_TOLERANCE * abs(b) for a, b in zip(has, wants, strict=True)):
+            raise Refusal(
+                f"a stiffness of {wants} is asked for and the ROS 2 controller has {has}; set its parameters, and "
+                "--stiffness"
+            )
+        clips = [min(-low, high) for low, high in zip(request.clip_lower, request.clip_upper, strict=True)]
+        if min(clips) <= 0.0:
+            raise Refusal("the clips must lie on both sides of 0")
+        self.arm.lead_m, self.arm.lead_rad = min(clips[:3]), min(clips[3:])
+
+    def _recover(self, reason: str) -> None:
+        now = time.monotonic()
+        if not self.arm.fault:
+            raise Refusal("there is no fault to recover from")
+        if now - self._recovered_at < RECOVERY_PERIOD_S:
+            raise Refusal(
+                f"the last recovery was {now - self._recovered_at:.1f} s ago; at most one in "
+                f"{RECOVERY_PERIOD_S:.0f} s: find out what stops the arm"
+            )
+        self._recovered_at = now
+        _log.warning("recovering from %s: %s", self.arm.fault, reason)
+        self.arm.recover()
+        if self.arm.fault:
+            raise Refusal(f"{self.arm.fault} stays: {self.arm.detail}")
+
+    def _go_on(self) -> None:
+        """Resumes what takes longer, and answers when it has ended."""
+        assert self._operation is not None
+        identity, number = self._asker
+        if self._lease.objection(identity) is not None:
+            self._abandon("the client that asked has lost control")
+            self.arm.hold()
+            return
+        try:
+            next(self._operation)
+        except StopIteration:
+            self._operation = None
+            self._answer(identity, Done(number=number))
+        except Refusal as error:
+            self._operation = None
+            self.arm.hold()
+            self._answer(identity, Refused(number=number, reason=str(error)))
+
+    def _abandon(self, reason: str) -> None:
+        if self._operation is not None:
+            self._operation = None
+            identity, number = self._asker
+            self._answer(identity, Refused(number=number, reason=reason))
+
+    def _state(self) -> ArmState:
+        arm = self.arm
+        return ArmState(
+            time_s=arm.time_s, q=list(arm.q), dq=list(arm.dq), position=_three(arm.position),
+            quaternion=_four(arm.quaternion), twist=_six(arm.twist), wrench=_six(arm.wrench),
+            gripper_width=0.0, gripper_target=0.0, phase=arm.phase, fault=arm.fault, detail=arm.detail,
+            setpoint=arm.setpoint, setpoint_ns=arm.setpoint_ns, tank_fraction=1.0, gamma=1.0,
+            controller=self._lease.holder, success_rate=1.0,
+        )  # fmt: skip
+
+    def _report(self, number: int) -> ServerReport:
+        config = self._config
+        return ServerReport(
+            number=number, ip=f"ROS 2, {config.namespace or '/'}", controller=self._lease.holder,
+            phase=self.arm.phase, fault=self.arm.fault, detail=self.arm.detail,
+            realtime=[f"targets at {config.rate_hz:g} Hz; the torque is the ROS 2 controller's"],
+            control_pid=os.getpid(), success_rate=1.0, stiffness=config.stiffness or UNKNOWN,
+            box_lower=config.box_lower, box_upper=config.box_upper,
+        )  # fmt: skip
+
+
+def _three(values: Array) -> Three:
+    x, y, z = values.tolist()
+    return x, y, z
+
+
+def _four(values: Array) -> Four:
+    x, y, z, w = values.tolist()
+    return x, y, z, w
+
+
+def _six(values: Array) -> Six:
+    x, y, z, a, b, c = values.tolist()
+    return x, y, z, a, b, c
