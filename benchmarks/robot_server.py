@@ -1,5 +1,5 @@
-"""How long a setpoint takes from the client to the first torque that reflects it, and what a robot server in lockstep
-makes of a second.
+"""How long a setpoint takes from the client to the first torque that reflects it, and what the robot server's control
+loop makes of a minute, in lockstep and in real time.
 
     python benchmarks/robot_server.py [--json FILE]
 
@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import zmq
@@ -33,8 +34,11 @@ from serl_suite.wire.robot_messages import Follow, encode
 IP, ADDRESS = "127.0.8.1", "tcp://127.0.0.1:5855"
 SETPOINTS = 3000
 PERIOD_S = 0.01
-LOCKSTEP_S = 20.0
-TARGET_P99_MS, TARGET_SPEED = 3.0, 1.5
+MINUTE_S = 60.0
+"""Of arm time."""
+COUNTED_S = 0.5
+"""The arm's share of commands in time is one of the last 100; it begins to count after so long."""
+TARGET_P99_MS, TARGET_SPEED, TARGET_RATE = 3.0, 1.5, 0.97
 
 
 @contextmanager
@@ -106,20 +110,31 @@ def latencies() -> tuple[list[float], float]:
     return found, worst
 
 
-def lockstep_speed() -> tuple[float, float]:
-    """Robot time over real time with the arm at work in lockstep, and the worst share of commands in time."""
-    worst = 1.0
-    with rig("lockstep") as client:
+class Minute(NamedTuple):
+    """The arm at work for a minute."""
+
+    speed: float
+    """Robot time over real time."""
+    mean: float
+    """Share of commands in time."""
+    worst: float
+    """Of any hundred."""
+    fault: str
+
+
+def work(mode: str) -> Minute:
+    """Circles, until a minute of arm time has passed or the arm has stopped."""
+    rates = []
+    with rig(mode) as client:
         start, began, began_s = client.await_state().position, time.monotonic(), client.state.time_s
-        while client.state.time_s - began_s < LOCKSTEP_S:
+        while client.state.time_s - began_s < MINUTE_S and not client.state.fault:
             client.send(follow(client, start, client.state.time_s))
             for _ in range(5):
                 state = client.await_state()
-            if state.fault:
-                raise SystemExit(f"the arm was stopped by {state.fault}: {state.detail}")
-            if state.time_s - began_s > 0.5:
-                worst = min(worst, state.success_rate)
-        return (client.state.time_s - began_s) / (time.monotonic() - began), worst
+            if state.time_s - began_s > COUNTED_S:
+                rates.append(state.success_rate)
+        speed = (client.state.time_s - began_s) / (time.monotonic() - began)
+        return Minute(speed, float(np.mean(rates)), min(rates), client.state.fault)
 
 
 def receive(pipe: Connection) -> None:
@@ -158,7 +173,8 @@ def main() -> int:
     parser.add_argument("--json", metavar="FILE", help="also write the figures there")
     arguments = parser.parse_args()
     seconds, success = latencies()
-    speed, lockstep_success = lockstep_speed()
+    lockstep, load = work("lockstep"), os.getloadavg()[0]
+    realtime = work("realtime")
     ours, baseline = (np.percentile(np.array(values) * 1e3, [50, 99]) for values in (seconds, bare()))
     rows = [
         Row(
@@ -170,20 +186,19 @@ def main() -> int:
         ),
         Row("worst share of commands in time meanwhile", f"{success:.2f}", "", "", None),
         Row(
-            f"robot time over real time, lockstep, {LOCKSTEP_S:.0f} s of arm time",
-            f"{speed:.2f}",
-            "",
-            f">= {TARGET_SPEED}",
-            speed >= TARGET_SPEED,
+            f"robot time over real time, lockstep, {MINUTE_S:.0f} s of arm time",
+            f"{lockstep.speed:.2f}", "", f">= {TARGET_SPEED}", lockstep.speed >= TARGET_SPEED,
         ),
         Row(
             "worst share of commands in time meanwhile",
-            f"{lockstep_success:.2f}",
-            "",
-            "1.00",
-            lockstep_success >= 0.9999,
+            f"{lockstep.worst:.2f} {lockstep.fault}", "", "1.00", lockstep.worst == 1.0 and not lockstep.fault,
         ),
-    ]
+        Row(
+            f"share of commands in time, real time, {MINUTE_S:.0f} s (load before: {load:.1f} on {os.cpu_count()})",
+            f"{realtime.mean:.3f}, worst {realtime.worst:.2f}", "", f">= {TARGET_RATE}", realtime.mean >= TARGET_RATE,
+        ),
+        Row("fault meanwhile", realtime.fault or "none", "", "none", not realtime.fault),
+    ]  # fmt: skip
     passed = print_table("robot server", rows)
     write_json(arguments.json, rows)
     return 0 if passed else 1

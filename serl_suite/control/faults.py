@@ -23,3 +23,5 @@ class Fault(enum.IntEnum):
     """A joint was faster than its maximum velocity."""
     WORKSPACE = 7
     """The TCP was outside the workspace box by more than its margin and still moving outward."""
+    UNSTABLE_GAINS = 8
+    """Stiffness and damping were higher than the rate of the tick keeps stable in this pose."""

@@ -62,15 +62,16 @@ def spring_energy(error: Array, stiffness: Array, clip_lower: Array, clip_upper:
 
 
 @compiled
-def task_damping(stiffness: Array, ratio: float, jacobian: Array, mass_inverse: Array) -> Array:
-    """D = 2 zeta (Lambda # K): the damping that gives every mode of Lambda x'' + D x' + K x the ratio zeta.
+def task_damping(stiffness: Array, ratio: float, jacobian: Array, mass_inverse: Array) -> tuple[Array, float]:
+    """D = 2 zeta (Lambda # K): the damping that gives every mode of Lambda x'' + D x' + K x the ratio zeta; and the
+    square of the fastest mode's rate, w^2.
 
     Lambda = (J M^-1 J^T)^-1 is the task-space inertia, # the geometric mean, computed as
     K^1/2 (K^1/2 Lambda^-1 K^1/2)^-1/2 K^1/2. It is 2 zeta sqrt(K m) for a single mass m; used one axis at a
     time, that formula leaves the coupled modes of an arm with ratios between 0.2 and 0.7. Directions in which
     the arm cannot move are taken for modes of 1 rad/s, which bounds D at singularities. D is symmetric, positive
     semidefinite.
-    Shapes: (6,), (6, 7), (7, 7) -> (6, 6) [Ns/m, Ns, Nms/rad].
+    Shapes: (6,), (6, 7), (7, 7) -> (6, 6) [Ns/m, Ns, Nms/rad], scalar [1/s^2].
     """
     n = mass_inverse.shape[0]
     root = np.sqrt(stiffness)
@@ -89,7 +90,9 @@ def task_damping(stiffness: Array, ratio: float, jacobian: Array, mass_inverse: 
             modes[b, a] = modes[a, b]
     vectors = np.empty((6, 6))
     eigen_decompose(modes, vectors)
+    fastest = 0.0
     for k in range(6):
+        fastest = max(fastest, modes[k, k])
         weight = math.sqrt(2.0 * ratio / math.sqrt(max(modes[k, k], 1.0)))
         for a in range(6):
             vectors[a, k] *= weight
@@ -101,7 +104,7 @@ def task_damping(stiffness: Array, ratio: float, jacobian: Array, mass_inverse: 
                 total += vectors[a, k] * vectors[b, k]
             damping[a, b] = root[a] * total * root[b]
             damping[b, a] = damping[a, b]
-    return damping
+    return damping, fastest
 
 
 @compiled

@@ -32,6 +32,7 @@ from serl_suite.control.parameters import Parameters
 from serl_suite.control.passivity import bill_move, drain_tank, filter_gain, port_work
 from serl_suite.control.rotations import quaternion_normalized
 from serl_suite.control.shaping import follow_position, follow_quaternion, ramped_down
+from serl_suite.control.stability import STABLE_GAIN, mode_gain
 from serl_suite.control.state import State
 
 __all__ = ["tick"]
@@ -44,6 +45,7 @@ _INVALID_TORQUE = int(Fault.INVALID_TORQUE)
 _JOINT_POSITION = int(Fault.JOINT_POSITION)
 _JOINT_VELOCITY = int(Fault.JOINT_VELOCITY)
 _WORKSPACE = int(Fault.WORKSPACE)
+_UNSTABLE_GAINS = int(Fault.UNSTABLE_GAINS)
 
 
 @compiled
@@ -182,7 +184,9 @@ def _torque(
             twist[a] += jacobian[a, j] * dq[j]
     error = pose_error(position, quaternion, state.target_position, state.target_quaternion)
     stiffness = p.stiffness * state.share
-    damping = task_damping(stiffness, p.damping_ratio, jacobian, mass_inverse)
+    damping, fastest = task_damping(stiffness, p.damping_ratio, jacobian, mass_inverse)
+    if mode_gain(fastest, p.damping_ratio, p.dt_s) > STABLE_GAIN:
+        return _UNSTABLE_GAINS
     wrench = impedance_wrench(error, twist, stiffness, damping, p.clip_lower, p.clip_upper)
     posture = p.posture if p.posture_fixed else state.start_q
     tau = nullspace_torque(q, dq, posture, jacobian, p.nullspace_stiffness, p.pinv_damping)

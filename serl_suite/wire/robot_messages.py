@@ -13,9 +13,9 @@ import msgspec
 from serl_suite.wire.messages import WireError
 
 __all__ = [
-    "ArmState", "Done", "Follow", "Heartbeat", "MoveGripper", "Recover", "Refused", "Release", "Request", "Reset",
-    "ResetJoints", "ServerReport", "SetGains", "SetLoad", "ShowStatus", "Stop", "TakeControl", "decode_answer",
-    "decode_request", "decode_state", "encode", "state_address",
+        "ArmState", "Done", "Follow", "Heartbeat", "HomeGripper", "MoveGripper", "PickUp", "PutDown", "Recover",
+    "Refused", "Release", "Request", "Reset", "ResetJoints", "ServerReport", "SetGains", "SetLoad", "ShowStatus",
+    "Stop", "TakeControl", "decode_answer", "decode_request", "decode_state", "encode", "state_address",
 ]  # fmt: skip
 
 MAGIC = b"SRR\x01"
@@ -86,6 +86,31 @@ class MoveGripper(Request, frozen=True, kw_only=True):
     """[m]"""
     force_n: float | None = None
     """With which they close; None: the server's."""
+
+
+class HomeGripper(Request, frozen=True, kw_only=True):
+    """Has the hand find out how far it opens. Answered at the end."""
+
+
+class PickUp(Request, frozen=True, kw_only=True):
+    """Opens, comes from above, closes, lifts, and checks that it holds something. Answered at the end."""
+
+    position: Three
+    """Of the TCP when the fingers close."""
+    quaternion: Four
+    approach_m: Annotated[float, msgspec.Meta(ge=0.0, le=0.5)] = 0.1
+    """From how far above, and how far it is lifted."""
+    force_n: float | None = None
+    """Of the grasp; None: the server's."""
+
+
+class PutDown(Request, frozen=True, kw_only=True):
+    """Comes from above with what it holds, opens, and leaves upwards. Answered at the end."""
+
+    position: Three
+    """Of the TCP when the fingers open."""
+    quaternion: Four
+    approach_m: Annotated[float, msgspec.Meta(ge=0.0, le=0.5)] = 0.1
 
 
 class SetGains(Request, frozen=True, kw_only=True):
@@ -185,8 +210,8 @@ class ArmState(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 AnyRequest = (
-    TakeControl | Release | Heartbeat | Follow | Reset | ResetJoints | MoveGripper | SetGains | SetLoad | Recover
-    | Stop | ShowStatus
+    TakeControl | Release | Heartbeat | Follow | Reset | ResetJoints | MoveGripper | HomeGripper | PickUp | PutDown
+    | SetGains | SetLoad | Recover | Stop | ShowStatus
 )  # fmt: skip
 AnyAnswer = Done | Refused | ServerReport
 

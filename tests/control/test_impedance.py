@@ -75,7 +75,8 @@ def test_every_mode_of_the_arm_has_the_damping_ratio_asked_for(arm, ratio):
         _, _, jacobian, mass = arm.measure()
         mass_inverse = np.linalg.inv(mass)
         mobility = jacobian @ mass_inverse @ jacobian.T
-        damping = task_damping(K, ratio, jacobian, mass_inverse)
+        damping, fastest = task_damping(K, ratio, jacobian, mass_inverse)
+        assert fastest == pytest.approx(np.linalg.eigvals(mobility @ np.diag(K)).real.max(), rel=1e-6)
         system = np.block([[np.zeros((6, 6)), np.eye(6)], [-mobility @ np.diag(K), -mobility @ damping]])
         modes = np.linalg.eigvals(system)
         np.testing.assert_allclose(-modes.real / np.abs(modes), ratio, rtol=2e-2)
@@ -83,7 +84,8 @@ def test_every_mode_of_the_arm_has_the_damping_ratio_asked_for(arm, ratio):
 
 def test_damping_of_one_mass_is_two_zeta_sqrt_k_m():
     """Seven unit joints of 4 kg, six of which move one axis each: D = 2 zeta sqrt(K m) on the diagonal."""
-    damping = task_damping(K, 0.9, np.eye(6, 7), np.eye(7) / 4.0)
+    damping, fastest = task_damping(K, 0.9, np.eye(6, 7), np.eye(7) / 4.0)
+    assert fastest == pytest.approx(K.max() / 4.0)
     np.testing.assert_allclose(damping, np.diag(1.8 * np.sqrt(4.0 * K)), atol=1e-9)
 
 
@@ -91,7 +93,7 @@ def test_damping_takes_energy_in_every_direction_and_stays_bounded_at_a_singular
     for q in (arm.q, np.zeros(7), np.array([0, 0, 0, -0.15, 0, 0.55, 0])):  # the last two: stretched out
         arm.q = q
         _, _, jacobian, mass = arm.measure()
-        damping = task_damping(K, 1.0, jacobian, np.linalg.inv(mass))
+        damping, _ = task_damping(K, 1.0, jacobian, np.linalg.inv(mass))
         np.testing.assert_array_equal(damping, damping.T)
         assert np.linalg.eigvalsh(damping).min() >= 0.0
         assert np.abs(damping).max() <= 2.0 * K.max()

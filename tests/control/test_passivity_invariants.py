@@ -40,7 +40,12 @@ INTEGRATION_J = 5e-3
 """What Runge-Kutta may make up in an example, at several rad/s."""
 RK4, EULER = mujoco.mjtIntegrator.mjINT_RK4, mujoco.mjtIntegrator.mjINT_EULER
 quick = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
-thorough = settings(quick, max_examples=1000)
+lengths = pytest.mark.parametrize(
+    "length",
+    [quick, pytest.param(settings(quick, max_examples=1000), marks=pytest.mark.slow)],
+    ids=["1e5", "1e6"],
+)
+"""Ticks of the two audits together."""
 
 
 def build(integrator=RK4, dt=DT, damping=0.0):
@@ -173,20 +178,9 @@ def audit_filter(plan, seed, speed, push, lossy):
         external += arm.step(link.deliver(sent, arm.tau), push_at(k, push, seed % 7))
 
 
-arguments = given(attacks, seeds, st.floats(0.0, 0.5), pushes, st.booleans())
-
-
-@quick
-@arguments
-def test_no_torque_takes_more_than_the_tank_holds(plan, seed, speed, push, lossy):
-    audit_filter(plan, seed, speed, push, lossy)
-
-
-@pytest.mark.slow
-@thorough
-@arguments
-def test_no_torque_takes_more_than_the_tank_holds_at_length(plan, seed, speed, push, lossy):
-    audit_filter(plan, seed, speed, push, lossy)
+@lengths
+def test_no_torque_takes_more_than_the_tank_holds(length):
+    length(given(attacks, seeds, st.floats(0.0, 0.5), pushes, st.booleans())(audit_filter))()
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -235,20 +229,9 @@ def audit_tick(plan, seed, tank_max, push, lossy):
         assert np.all(np.abs(out - arm.tau) <= STEP + 1e-12)
 
 
-arguments = given(orders, seeds, st.floats(0.3, 4.0), pushes, st.booleans())
-
-
-@quick
-@arguments
-def test_no_setpoint_or_stiffness_takes_more_than_the_tank_holds(plan, seed, tank_max, push, lossy):
-    audit_tick(plan, seed, tank_max, push, lossy)
-
-
-@pytest.mark.slow
-@thorough
-@arguments
-def test_no_setpoint_or_stiffness_takes_more_than_the_tank_holds_at_length(plan, seed, tank_max, push, lossy):
-    audit_tick(plan, seed, tank_max, push, lossy)
+@lengths
+def test_no_setpoint_or_stiffness_takes_more_than_the_tank_holds(length):
+    length(given(orders, seeds, st.floats(0.3, 4.0), pushes, st.booleans())(audit_tick))()
 
 
 @quick

@@ -20,6 +20,7 @@ from serl_suite.control import (
     tick,
 )
 from serl_suite.control.rotations import compose_delta, rotation_difference
+from serl_suite.control.stability import STABLE_GAIN, loop_gain
 
 DT = 1e-3
 WIDE = {"box_lower": (-2.0, -2.0, -2.0), "box_upper": (2.0, 2.0, 2.0)}
@@ -118,6 +119,7 @@ def test_torques_end_at_their_caps(rig, limits):
     config = msgspec.structs.replace(free_space(), passivity=False, filter_s=0.0, **clips, **WIDE)
     parameters, held = make_parameters(config, limits, DT), np.zeros(7)
     position, quaternion, jacobian, mass = rig.arm.measure()
+    mass += 0.1 * np.eye(7)  # the rotors, without which such a spring shakes the wrist
     goal = compose_delta(position, quaternion, np.array([0.4, 0.4, 0.4]), np.array([1.0, 1.0, 1.0]))
     for _ in range(1200):
         measured = (position, quaternion, jacobian, mass, held)
@@ -241,6 +243,26 @@ def test_a_state_that_was_never_reset_does_not_move_the_arm(rig):
     rig.state = make_state()
     assert rig.tick() == Fault.INVALID_TORQUE
     np.testing.assert_array_equal(rig.out, 0.0)
+
+
+def test_gains_above_what_the_rate_keeps_stable_end_the_motion_before_they_make_a_torque(arm, limits):
+    """By configuration, and by a policy that sets the stiffness: the filter leads it to the bound and no further."""
+    stiff = msgspec.structs.replace(free_space(), stiffness=(1e6,) * 3 + (50.0,) * 3)
+    rig = Rig(arm, limits, stiff)
+    rig.goal_position = rig.position + np.array([0.01, 0.0, 0.0])
+    assert rig.tick() == Fault.UNSTABLE_GAINS
+    np.testing.assert_array_equal(rig.out, 0.0)
+    rig = Rig(arm, limits)
+    rig.state.wanted_share[:3] = 1e4
+    for _ in range(200):
+        fault = rig.tick()
+        if fault:
+            break
+    _, _, jacobian, mass = rig.arm.measure()
+    gain = loop_gain(rig.config.stiffness * rig.state.share, 1.0, jacobian, mass, 0.0, DT)
+    assert fault == Fault.UNSTABLE_GAINS
+    assert gain > STABLE_GAIN
+    assert np.abs(rig.arm.dq).max() < 0.01
 
 
 def test_a_joint_on_its_way_out_of_range_stops_the_arm(rig, limits):

@@ -34,6 +34,10 @@ class FrankaFigures(NamedTuple):
     q_max: Floats
     max_velocity: Floats
     """[rad/s]"""
+    velocity_offset: Floats
+    """[rad/s], of the velocity limits that depend on position."""
+    max_deceleration: Floats
+    """[rad/s^2], likewise."""
     max_torque: Floats
     """[N m]"""
     friction: Floats
@@ -85,6 +89,8 @@ def fr3() -> FrankaFigures:
         q_min=ranges[:, 0],
         q_max=ranges[:, 1],
         max_velocity=column("max_velocity"),
+        velocity_offset=column("velocity_offset"),
+        max_deceleration=column("max_deceleration"),
         max_torque=column("max_torque"),
         friction=column("friction"),
         damping=column("damping"),

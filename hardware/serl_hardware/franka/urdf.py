@@ -6,14 +6,7 @@ import numpy as np
 
 from serl_hardware.franka.figures import Body, Floats, fr3
 
-__all__ = ["DECELERATION_LIMIT", "VELOCITY_LIMIT_OFFSET", "velocity_limits", "write_urdf"]
-
-VELOCITY_LIMIT_OFFSET = np.array([0.30, 0.20, 0.20, 0.30, 0.35, 0.35, 0.35])
-"""[rad/s]"""
-DECELERATION_LIMIT = np.array([6.0, 2.585, 3.50, 4.00, 17.0, 5.5, 17.0])
-"""[rad/s^2]"""
-for _limit in (VELOCITY_LIMIT_OFFSET, DECELERATION_LIMIT):
-    _limit.setflags(write=False)
+__all__ = ["velocity_limits", "write_urdf"]
 
 
 def velocity_limits(q: Floats) -> tuple[Floats, Floats]:
@@ -22,8 +15,8 @@ def velocity_limits(q: Floats) -> tuple[Floats, Floats]:
     Near a limit of position a joint may be no faster than it can still brake: sqrt(2 a (q_max - q)) - offset.
     """
     arm = fr3()
-    up = np.sqrt(np.maximum(2.0 * DECELERATION_LIMIT * (arm.q_max - q), 0.0)) - VELOCITY_LIMIT_OFFSET
-    down = np.sqrt(np.maximum(2.0 * DECELERATION_LIMIT * (q - arm.q_min), 0.0)) - VELOCITY_LIMIT_OFFSET
+    up = np.sqrt(np.maximum(2.0 * arm.max_deceleration * (arm.q_max - q), 0.0)) - arm.velocity_offset
+    down = np.sqrt(np.maximum(2.0 * arm.max_deceleration * (q - arm.q_min), 0.0)) - arm.velocity_offset
     return -np.clip(down, 0.0, arm.max_velocity), np.clip(up, 0.0, arm.max_velocity)
 
 
@@ -46,8 +39,8 @@ def write_urdf() -> str:
             velocity=_text(arm.max_velocity[i]), effort=_text(arm.max_torque[i]),
         )  # fmt: skip
         SubElement(
-            joint, "position_based_velocity_limits", velocity_offset=_text(VELOCITY_LIMIT_OFFSET[i]),
-            deceleration_limit=_text(DECELERATION_LIMIT[i]),
+            joint, "position_based_velocity_limits", velocity_offset=_text(arm.velocity_offset[i]),
+            deceleration_limit=_text(arm.max_deceleration[i]),
         )  # fmt: skip
     _add_joint(robot, 8, "fixed", arm.flange_xyz, np.zeros(3))
     indent(robot)

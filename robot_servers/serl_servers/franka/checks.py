@@ -6,13 +6,13 @@ import msgspec
 import numpy as np
 
 from serl_servers.franka.config import TICK_S
-from serl_servers.franka.gains import LOOP_GAIN_MAX, loop_gain
 from serl_servers.franka.hand import OPEN_M
 from serl_servers.franka.records import StateRecord
 from serl_servers.franka.resets import Refusal
 from serl_suite.control import ControlConfig, InvalidControlConfig, make_parameters
 from serl_suite.control.parameters import JointLimits
-from serl_suite.wire.robot_messages import Follow, Reset, SetGains, SetLoad
+from serl_suite.control.stability import LOOP_GAIN_MAX, loop_gain
+from serl_suite.wire.robot_messages import Follow, PickUp, PutDown, Reset, SetGains, SetLoad
 
 __all__ = ["check_gripper", "check_load", "check_pose", "checked_gains"]
 
@@ -23,7 +23,7 @@ ROUNDING_M = 1e-4
 """A measured opening may be asked for."""
 
 
-def check_pose(config: ControlConfig, request: Follow | Reset) -> None:
+def check_pose(config: ControlConfig, request: Follow | Reset | PickUp | PutDown) -> None:
     """Raises: Refusal."""
     low, high = config.box_lower, config.box_upper
     for axis, value, least, most in zip("xyz", request.position, low, high, strict=True):
@@ -34,8 +34,10 @@ def check_pose(config: ControlConfig, request: Follow | Reset) -> None:
     norm = math.sqrt(sum(value * value for value in request.quaternion))
     if abs(norm - 1.0) > 1e-3:
         raise Refusal(f"the setpoint's quaternion has norm {norm:.4f}; normalise it (x, y, z, w)")
-    if request.gripper_width is not None:
+    if isinstance(request, Follow | Reset) and request.gripper_width is not None:
         check_gripper(request.gripper_width, None)
+    if isinstance(request, PickUp):
+        check_gripper(0.0, request.force_n)
 
 
 def check_gripper(width: float, force_n: float | None) -> None:

@@ -2,13 +2,16 @@
 
 import difflib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import tyro
 
 from serl_servers.franka.config import DEFAULT_ADDRESS, ServerConfig
 from serl_suite.cli.stopping import stop_on_signals
+from serl_suite.control import ControlConfig
+from serl_suite.rig import Rig, read_rig
 
 if TYPE_CHECKING:
     from serl_servers.franka.operator_client import OperatorClient
@@ -17,10 +20,16 @@ __all__ = ["COMMANDS", "run"]
 
 SERVER = """Serve a Franka arm: the control loop at 1 kHz in a process of its own, and the service that clients ask.
 
+  serl robot franka --rig hardware/rigs/fr3.yaml
   serl robot franka --ip 172.16.0.2
   serl robot franka --ip 127.0.0.1          a twin, started with `serl twin franka`
 
 Ctrl-C brings the arm to rest and ends it. Anything that stops the arm is latched until `serl robot recover`."""
+
+
+class _Server(ServerConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    rig: Path | None = None
+    """The rig's file; what is given beside it counts more."""
 
 
 class Operator(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +41,10 @@ class Operator(msgspec.Struct, frozen=True, kw_only=True):
     """Name of this machine's key pair, where the server is on another one."""
     server_key: str = "robot"
     """Name of the server's public key."""
+
+
+class Status(Operator, frozen=True):
+    """Show what the arm does."""
 
 
 class Stop(Operator, frozen=True):
@@ -68,8 +81,11 @@ class Jog(Operator, frozen=True):
     """Opening [m]."""
 
 
+Options = TypeVar("Options", bound=Operator)
+
+
 def _serve(arguments: Sequence[str]) -> int:
-    config = tyro.cli(ServerConfig, args=list(arguments), prog="serl robot franka", description=SERVER)
+    config = _server_config(arguments)
     stop = stop_on_signals()
     from serl_servers.franka.service import RobotService
 
@@ -84,46 +100,69 @@ def _serve(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _status(arguments: Sequence[str]) -> int:
-    options = tyro.cli(
-        Operator, args=list(arguments), prog="serl robot status", description="Show what the arm does."
-    )
-    with _connect(options) as client:
-        for line in client.status():
-            print(line)  # noqa: T201
-    return 0
+def _server_config(arguments: Sequence[str]) -> _Server:
+    """Raises: BadRig."""
+
+    def parse(default: _Server) -> _Server:
+        return tyro.cli(
+            _Server, args=list(arguments), default=default, prog="serl robot franka", description=SERVER
+        )
+
+    path = parse(_Server()).rig
+    return parse(_Server() if path is None else _on_rig(read_rig(path)))
 
 
-def _stop(arguments: Sequence[str]) -> int:
-    options = tyro.cli(Stop, args=list(arguments), prog="serl robot stop")
-    with _connect(options) as client:
-        client.stop(options.reason)
-    print("the arm is stopped; go on with `serl robot recover --reason ...`")  # noqa: T201
-    return 0
+def _on_rig(rig: Rig) -> _Server:
+    c = rig.control
+    x, y, z, roll, pitch, yaw = c.clip
+    return _Server(
+        ip=rig.arm, driver=rig.driver, core=rig.core, bind=rig.server, hand=rig.hand,
+        keys=None if rig.keys is None else rig.server_key, grasp_force_n=rig.grasp_force_n,
+        reflex_force_n=rig.reflex_force_n,
+        control=ControlConfig(
+            box_lower=c.box_lower, box_upper=c.box_upper, stiffness=c.stiffness, damping_ratio=c.damping_ratio,
+            clip_lower=(-x, -y, -z, -roll, -pitch, -yaw), clip_upper=c.clip, filter_s=c.filter_s,
+            max_linear_speed=c.max_linear_speed, max_angular_speed=c.max_angular_speed, tank_max=c.tank_max,
+            max_power=c.max_power,
+        ),
+    )  # fmt: skip
 
 
-def _recover(arguments: Sequence[str]) -> int:
-    options = tyro.cli(Recover, args=list(arguments), prog="serl robot recover")
-    with _connect(options) as client:
-        client.recover(options.reason)
-    print("recovered; the arm holds")  # noqa: T201
-    return 0
+def _operator(
+    kind: type[Options], ask: Callable[["OperatorClient", Options], str]
+) -> Callable[[Sequence[str]], int]:
+    """A command that asks a server for something, and prints what came of it."""
+
+    def command(arguments: Sequence[str]) -> int:
+        options = tyro.cli(kind, args=list(arguments), prog=f"serl robot {kind.__name__.lower()}")
+        with _connect(options) as client:
+            print(ask(client, options))  # noqa: T201
+        return 0
+
+    return command
 
 
-def _reset(arguments: Sequence[str]) -> int:
-    options = tyro.cli(Reset, args=list(arguments), prog="serl robot reset")
-    with _connect(options) as client:
-        client.reset(options.q)
-    print("the arm is there, and holds")  # noqa: T201
-    return 0
+def _status(client: "OperatorClient", _: Status) -> str:
+    return "\n".join(client.status())
 
 
-def _jog(arguments: Sequence[str]) -> int:
-    options = tyro.cli(Jog, args=list(arguments), prog="serl robot jog")
-    with _connect(options) as client:
-        moved = client.jog((options.x, options.y, options.z), options.yaw, options.gripper)
-    print(f"the TCP is at {moved}")  # noqa: T201
-    return 0
+def _stop(client: "OperatorClient", options: Stop) -> str:
+    client.stop(options.reason)
+    return "the arm is stopped; go on with `serl robot recover --reason ...`"
+
+
+def _recover(client: "OperatorClient", options: Recover) -> str:
+    client.recover(options.reason)
+    return "recovered; the arm holds"
+
+
+def _reset(client: "OperatorClient", options: Reset) -> str:
+    client.reset(options.q)
+    return "the arm is there, and holds"
+
+
+def _jog(client: "OperatorClient", options: Jog) -> str:
+    return f"the TCP is at {client.jog((options.x, options.y, options.z), options.yaw, options.gripper)}"
 
 
 def _connect(options: Operator) -> "OperatorClient":
@@ -136,11 +175,11 @@ def _connect(options: Operator) -> "OperatorClient":
 
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "franka": (_serve, "serve a Franka arm, or its twin"),
-    "status": (_status, "show what the arm does"),
-    "stop": (_stop, "bring the arm to rest"),
-    "recover": (_recover, "clear a latched fault"),
-    "reset": (_reset, "go to a joint position"),
-    "jog": (_jog, "move the tool by a little"),
+    "status": (_operator(Status, _status), "show what the arm does"),
+    "stop": (_operator(Stop, _stop), "bring the arm to rest"),
+    "recover": (_operator(Recover, _recover), "clear a latched fault"),
+    "reset": (_operator(Reset, _reset), "go to a joint position"),
+    "jog": (_operator(Jog, _jog), "move the tool by a little"),
 }
 """What follows `serl robot`, and one line of help each."""
 

@@ -21,6 +21,8 @@ class ControlSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Which program speaks to the arm."""
     core: int | None = None
     """The only core that the control process runs on; isolate it (isolcpus) for the best timing."""
+    reflex_force_n: float = 40.0
+    """Where the arm's own collision reflex stops it: force at the TCP, and joint torque [N m]."""
     control: ControlConfig = ControlConfig()
     """The law and its safety stages."""
 
@@ -32,6 +34,8 @@ class ServerConfig(ControlSettings, frozen=True, kw_only=True, forbid_unknown_fi
     """Where clients connect; states are published at the port after it. Other than on loopback, keys are needed."""
     keys: str | None = None
     """Name of the server's key pair, made with `serl keys make`; every other public key in the folder is let in."""
+    require_realtime: bool = True
+    """Whether a kernel that is not real-time keeps the server from an arm; never from a twin on this machine."""
     hand: bool = True
     """Whether the arm has a Franka Hand."""
     grasp_force_n: float = 30.0
@@ -53,4 +57,4 @@ def make_driver(settings: ControlSettings) -> Driver:
         raise DriverError(f"no driver {settings.driver!r}; this server has pylibfranka")
     from serl_servers.franka.pylibfranka_driver import PylibfrankaDriver
 
-    return PylibfrankaDriver(settings.ip)
+    return PylibfrankaDriver(settings.ip, settings.reflex_force_n)

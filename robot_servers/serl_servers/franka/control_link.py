@@ -194,7 +194,8 @@ class ControlLink:
         if self._process is None:
             return
         self.command.end[0] = 1
-        deadline = time.monotonic() + END_TIMEOUT_S
+        # without a connection there is no arm to bring to rest
+        deadline = time.monotonic() + (0.0 if self.fault == "connection_lost" else END_TIMEOUT_S)
         while self.alive and time.monotonic() < deadline:
             self.beat()
             yield

@@ -9,14 +9,15 @@ import numpy as np
 
 from serl_servers.franka.driver import ArmStopped, Driver, Load, Measurement
 from serl_servers.franka.mailbox import Mailbox, make_record, write_text
-from serl_servers.franka.records import CommandRecord, Phase, StateRecord
-from serl_suite.control import Fault, Parameters, make_state, recover, reset_state, tick
+from serl_servers.franka.records import CommandRecord, Gains, Phase, StateRecord
+from serl_suite.control import Fault, InvalidControlConfig, Parameters, make_state, recover, reset_state, tick
 from serl_suite.control.impedance import pose_error, spring_energy
 from serl_suite.control.rotations import (
     quaternion_from_rotation_vector,
     quaternion_multiply,
     quaternion_normalized,
 )
+from serl_suite.control.stability import LOOP_GAIN_MAX, loop_gain
 
 __all__ = ["PUBLISHED_TICKS", "ControlLoop"]
 
@@ -35,6 +36,7 @@ _EXPLAINED = {
     Fault.JOINT_POSITION: "a joint left its safe range and was still moving outward",
     Fault.JOINT_VELOCITY: "a joint was faster than it may be",
     Fault.WORKSPACE: "the TCP left the workspace box and was still moving outward",
+    Fault.UNSTABLE_GAINS: "stiffness and damping are too high for the tick's rate in this pose; lower them",
 }
 
 _log = logging.getLogger(__name__)
@@ -81,9 +83,19 @@ class ControlLoop:
         return Phase(int(self.state.phase[0]))
 
     def prepare(self) -> None:
-        """Compiles all that is compiled: an arm in motion waits for a millisecond, the compiler takes longer."""
+        """Compiles all that is compiled: an arm in motion waits for a millisecond, the compiler takes longer.
+
+        Raises:
+            InvalidControlConfig: The gains are too high for the rate of the tick.
+        """
         with self._latching():
             m = self._driver.read()
+            gain = self._loop_gain(m, self._parameters)
+            if gain > LOOP_GAIN_MAX:
+                raise InvalidControlConfig(
+                    f"control.stiffness and control.damping_ratio give the loop a gain of {gain:.2f} a tick, above the "
+                    f"bound of {LOOP_GAIN_MAX}; lower them"
+                )
             reset_state(self._control, m.q, m.position, m.quaternion)
             tick(
                 self._parameters, self._control, m.q, m.dq, m.position, m.quaternion, m.jacobian, m.mass,
@@ -214,7 +226,10 @@ class ControlLoop:
             getattr(seen, name)[0] = getattr(command, name)[0]
 
     def _switch_gains(self, m: Measurement) -> None:
-        """The spring's energy at this pose is part of what the tank holds, so it may rise as far as that goes."""
+        """The spring's energy at this pose is part of what the tank holds, so it may rise as far as that goes.
+
+        That is all that is billed, and here: to the tick, these gains are those of before.
+        """
         command, p, control = self._command, self._parameters, self._control
         error = pose_error(m.position, m.quaternion, control.target_position, control.target_quaternion)
         stored = spring_energy(error, p.stiffness * control.share, p.clip_lower, p.clip_upper)
@@ -222,16 +237,23 @@ class ControlLoop:
             error, command.stiffness * control.share, command.clip_lower, command.clip_upper
         )
         budget = control.tank_fraction[0] * p.tank_max - p.tank_min
-        refused = p.passivity and wanted > max(budget, stored)
-        self.state.gains[0], self.state.gains_refused[0] = command.gains[0], refused
-        if refused:
-            return
-        self._parameters = p._replace(
+        asked = p._replace(
             stiffness=command.stiffness.copy(),
             damping_ratio=float(command.damping_ratio[0]),
             clip_lower=command.clip_lower.copy(),
             clip_upper=command.clip_upper.copy(),
         )
+        answer = Gains.TAKEN
+        if not self._loop_gain(m, asked) <= LOOP_GAIN_MAX:  # NaN is none either
+            answer = Gains.UNSTABLE
+        elif p.passivity and not wanted <= max(budget, stored):
+            answer = Gains.TOO_DEAR
+        self.state.gains[0], self.state.gains_refused[0] = command.gains[0], answer
+        if answer is Gains.TAKEN:
+            self._parameters = asked
+
+    def _loop_gain(self, m: Measurement, p: Parameters) -> float:
+        return loop_gain(p.stiffness, p.damping_ratio, m.jacobian, m.mass, p.nullspace_stiffness, p.dt_s)
 
     def _set_load(self) -> None:
         """The arm takes a load only between motions, so one ends and another begins."""

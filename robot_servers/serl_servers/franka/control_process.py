@@ -68,7 +68,8 @@ def main(arguments: list[str]) -> int:
 
     try:
         parameters = make_parameters(settings.control, joint_limits(), TICK_S)
-        driver = make_driver(settings)
+        loop = ControlLoop(make_driver(settings), parameters, inbox, outbox, wake)
+        loop.prepare()
     except SerlError as error:
         state.phase[0] = Phase.ENDED
         write_text(state.fault, "not_started")
@@ -76,8 +77,6 @@ def main(arguments: list[str]) -> int:
         outbox.write(told)
         wake()
         return 1
-    loop = ControlLoop(driver, parameters, inbox, outbox, wake)
-    loop.prepare()
     write_text(loop.state.realtime, "\n".join(make_realtime(settings.core)))
     loop.start()
     run(loop, ending)

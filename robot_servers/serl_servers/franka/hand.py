@@ -28,7 +28,7 @@ _STATUS = struct.Struct("<H")
 _GRASP = struct.Struct("<5d")  # width, inner and outer tolerance, speed, force
 _MOVE = struct.Struct("<2d")  # width, speed
 _STATE = struct.Struct("<Idd?H")  # message id, width, greatest width, grasped, temperature
-_CONNECT, _GRASPING, _MOVING, _STOP = 0, 2, 3, 4
+_CONNECT, _HOMING, _GRASPING, _MOVING, _STOP = range(5)
 _SUCCESS = 0
 
 _log = logging.getLogger(__name__)
@@ -49,6 +49,8 @@ class Hand:
         self.width = self.target = 0.0
         """Opening, measured and commanded last [m]."""
         self.is_grasped = False
+        self.states = 0
+        """How many have come."""
         self.is_gone = False
         """It has closed the connection: another `Hand` is needed."""
         self._force_n = force_n
@@ -68,6 +70,11 @@ class Hand:
             ) from error
         self.target = self.width
 
+    @property
+    def busy(self) -> bool:
+        """Whether a motion has not been answered yet."""
+        return self._running is not None
+
     def fileno(self) -> int:
         """Of the states' socket, to wait for."""
         return self._datagrams.fileno()
@@ -78,8 +85,7 @@ class Hand:
         Raises:
             DriverError: The hand is gone.
         """
-        if self._running is not None:
-            self._send(_STOP, b"")
+        self._stop()
         self.target = width = min(max(width, 0.0), OPEN_M)
         if width < CLOSED_M:
             force = self._force_n if force_n is None else force_n
@@ -88,6 +94,15 @@ class Hand:
         else:
             self._running = self._send(_MOVING, _MOVE.pack(width, SPEED_M_PER_S))
 
+    def home(self) -> None:
+        """Starts to find out how far the fingers open; they are open then.
+
+        Raises:
+            DriverError: The hand is gone.
+        """
+        self._stop()
+        self.target, self._running = OPEN_M, self._send(_HOMING, b"")
+
     def look(self) -> None:
         """Takes in what the hand has said."""
         with suppress(BlockingIOError):
@@ -95,6 +110,7 @@ class Hand:
                 packet = self._datagrams.recv(64)
                 if len(packet) == _STATE.size:
                     _, self.width, _, self.is_grasped, _ = _STATE.unpack(packet)
+                    self.states += 1
         with suppress(BlockingIOError):
             try:
                 heard = self._stream.recv(4096)
@@ -128,11 +144,18 @@ class Hand:
             reply += part
         status, version = _VERSION_AND_PORT.unpack_from(reply, _HEADER.size)
         if status != 0:
-            raise ConnectionError(f"it speaks version {version} and this server {VERSION}")
+            raise DriverError(
+                f"the hand at {self._stream.getpeername()[0]} speaks version {version} and this server {VERSION}; "
+                "update the older of the two"
+            )
         self._datagrams.settimeout(CONNECT_TIMEOUT_S)
         self.width = _STATE.unpack(self._datagrams.recv(_STATE.size))[1]
         self._datagrams.setblocking(False)
         self._stream.setblocking(False)
+
+    def _stop(self) -> None:
+        if self._running is not None:
+            self._send(_STOP, b"")
 
     def _send(self, command: int, payload: bytes) -> int:
         self._number += 1

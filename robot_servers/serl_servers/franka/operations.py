@@ -10,16 +10,34 @@ import numpy as np
 from serl_servers.franka.checks import check_load, check_pose, checked_gains
 from serl_servers.franka.config import joint_limits
 from serl_servers.franka.control_link import ControlLink
-from serl_servers.franka.records import Phase
+from serl_servers.franka.driver import Array
+from serl_servers.franka.hand import Hand
+from serl_servers.franka.records import Gains, Phase
 from serl_servers.franka.resets import Refusal, cartesian_reset, joint_reset, require_running
+from serl_servers.franka.transfers import home_hand, pick_up, put_down
 from serl_suite.control import ControlConfig
-from serl_suite.wire.robot_messages import AnyRequest, Recover, Reset, ResetJoints, SetGains, SetLoad
+from serl_suite.wire.robot_messages import (
+    AnyRequest,
+    HomeGripper,
+    PickUp,
+    PutDown,
+    Recover,
+    Reset,
+    ResetJoints,
+    SetGains,
+    SetLoad,
+)
 
 __all__ = ["Operations"]
 
 RECOVERY_PERIOD_S = 2.0
 """Recoveries come no faster: whoever recovers before every command hides collisions."""
 ANSWER_S = 5.0
+
+_GAINS_REFUSED = {
+    Gains.TOO_DEAR: "the energy tank cannot pay for these gains here; reset, or go closer to the target",
+    Gains.UNSTABLE: "these gains are above the bound for the tick's rate; lower stiffness or damping ratio",
+}
 
 _log = logging.getLogger(__name__)
 
@@ -39,8 +57,12 @@ class Operations:
         self._link, self._limits = link, joint_limits()
         self._recovered_at = -RECOVERY_PERIOD_S
 
-    def begin(self, request: AnyRequest) -> Iterator[None]:
+    def begin(self, request: AnyRequest, hand: Hand | None) -> Iterator[None]:
         """Checks what is asked, and returns what does it.
+
+        Args:
+            request: Of the controlling client.
+            hand: As it is now; a recovery may bring another.
 
         Raises:
             Refusal: It cannot be done; so does the generator, later.
@@ -51,10 +73,8 @@ class Operations:
         require_running(link)
         match request:
             case Reset():
-                check_pose(self.config, request)
-                quaternion = np.array(request.quaternion) / np.linalg.norm(request.quaternion)
-                position = np.array(request.position)
-                return cartesian_reset(link, self.config, position, quaternion, straight=request.straight)
+                pose = self._pose(request)
+                return cartesian_reset(link, self.config, *pose, straight=request.straight)
             case ResetJoints():
                 return joint_reset(link, self.config, np.array(request.q))
             case SetGains():
@@ -62,7 +82,23 @@ class Operations:
             case SetLoad():
                 check_load(request, link.state)
                 return self._set_load(request)
+        if isinstance(request, PickUp | PutDown | HomeGripper):
+            if hand is None:
+                raise Refusal("this arm has no hand")
+            return self._use_hand(request, hand)
         raise Refusal(f"{type(request).__name__} is nothing that this server does")
+
+    def _use_hand(self, request: PickUp | PutDown | HomeGripper, hand: Hand) -> Iterator[None]:
+        if isinstance(request, HomeGripper):
+            return home_hand(self._link, hand)
+        pose = self._pose(request)
+        if isinstance(request, PutDown):
+            return put_down(self._link, hand, self.config, *pose, request.approach_m)
+        return pick_up(self._link, hand, self.config, *pose, request.approach_m, request.force_n)
+
+    def _pose(self, request: Reset | PickUp | PutDown) -> tuple[Array, Array]:
+        check_pose(self.config, request)
+        return np.array(request.position), np.array(request.quaternion) / np.linalg.norm(request.quaternion)
 
     def _recover(self, reason: str) -> Iterator[None]:
         link, now = self._link, time.monotonic()
@@ -78,7 +114,7 @@ class Operations:
         if link.phase is Phase.ENDED or link.fault == "connection_lost":
             yield from link.starting()
             self.config = self._started_with
-        else:
+        if link.fault:  # of the arm itself, too, where it was cut off in motion
             link.recover()
             asked = int(link.command.recover[0])
             yield from self._until(lambda: link.state.recover[0] == asked, "recover")
@@ -90,10 +126,9 @@ class Operations:
         link.switch_gains(asked)
         number = int(link.command.gains[0])
         yield from self._until(lambda: link.state.gains[0] == number, "switch the gains")
-        if link.state.gains_refused[0]:
-            raise Refusal(
-                "the energy tank cannot pay for these gains here; reset, or go closer to the target"
-            )
+        answer = Gains(int(link.state.gains_refused[0]))
+        if answer is not Gains.TAKEN:
+            raise Refusal(_GAINS_REFUSED[answer])
         self.config = asked
 
     def _set_load(self, request: SetLoad) -> Iterator[None]:

@@ -15,10 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PylibfrankaDriver"]
 
-CONTACT_TORQUE_NM = 40.0
-CONTACT_FORCE_N = 40.0
-"""Reflex thresholds: what a task in contact needs. The impedance law's own force bound lies well below."""
 _BARE_NETWORK_ERRORS = ("Net Exception", "Connection refused", "I/O error")
+_OTHER_VERSION = "Incompatible library version"
 _ERRORS = re.compile(r"\[([a-z_\", ]+)\]")
 
 
@@ -27,12 +25,13 @@ class PylibfrankaDriver:
 
     Args:
         ip: The arm's address.
+        reflex_force_n: Threshold of its collision reflex, for forces [N] and joint torques [N m].
 
     Raises:
         DriverError: pylibfranka is not installed, or the arm does not answer, or speaks another version.
     """
 
-    def __init__(self, ip: str) -> None:
+    def __init__(self, ip: str, reflex_force_n: float) -> None:
         try:
             import pylibfranka
         except ImportError as error:
@@ -51,9 +50,11 @@ class PylibfrankaDriver:
         try:
             self._robot = pylibfranka.Robot(ip, pylibfranka.RealtimeConfig.kIgnore)
             self._model = self._robot.load_model()
-            torque, force = [CONTACT_TORQUE_NM] * 7, [CONTACT_FORCE_N] * 6
+            torque, force = [reflex_force_n] * 7, [reflex_force_n] * 6
             self._robot.set_collision_behavior(torque, torque, force, force)
         except self._errors as error:
+            if _OTHER_VERSION in str(error):
+                raise DriverError(f"the arm at {ip} speaks another version of FCI: {error}") from error
             raise DriverError(
                 f"no arm at {ip}: {error}. Check address and cable; in Desk, unlock the joints and activate FCI"
             ) from error

@@ -2,10 +2,13 @@
 
 import ctypes
 import gc
+import ipaddress
 import os
 import platform
 
-__all__ = ["end_with_parent", "make_realtime"]
+from serl_servers.franka.driver import DriverError
+
+__all__ = ["end_with_parent", "make_realtime", "require_realtime"]
 
 PRIORITY = 80
 """SCHED_FIFO: above the kernel's own interrupt threads (50), below its watchdogs (99)."""
@@ -16,6 +19,19 @@ PR_SET_PDEATHSIG = 1
 def end_with_parent(signal_number: int) -> None:
     """Has the kernel send a signal to this process when its parent ends, however that happens."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal_number)
+
+
+def require_realtime(ip: str) -> None:
+    """An arm of metal is not controlled from a kernel that may be late; a twin on this machine may be.
+
+    Raises:
+        DriverError: Says what to install, or how to go without.
+    """
+    if not _is_realtime_kernel() and not _is_loopback(ip):
+        raise DriverError(
+            f"the kernel {platform.release()} is not real-time (PREEMPT_RT), and the arm at {ip} ends a motion after "
+            "20 late milliseconds; boot a real-time kernel, or go without with --no-require-realtime"
+        )
 
 
 def make_realtime(core: int | None) -> list[str]:
@@ -60,5 +76,17 @@ def _take_core(core: int | None) -> str:
 
 
 def _kernel() -> str:
-    realtime = "PREEMPT_RT" in platform.version()
-    return "kernel: PREEMPT_RT" if realtime else "kernel: NOT PREEMPT_RT; expect lost packets under load"
+    if _is_realtime_kernel():
+        return "kernel: PREEMPT_RT"
+    return "kernel: NOT PREEMPT_RT; expect lost packets under load"
+
+
+def _is_realtime_kernel() -> bool:
+    return "PREEMPT_RT" in platform.version()
+
+
+def _is_loopback(ip: str) -> bool:
+    try:
+        return ipaddress.ip_address(ip).is_loopback
+    except ValueError:  # a name
+        return ip == "localhost"

@@ -5,7 +5,7 @@ from typing import Annotated, NamedTuple
 
 from serl_servers.franka.mailbox import Floats, Integers, Text
 
-__all__ = ["CommandRecord", "Phase", "StateRecord"]
+__all__ = ["CommandRecord", "Gains", "Phase", "StateRecord"]
 
 One = Annotated[Integers, 1]
 Scalar = Annotated[Floats, 1]
@@ -25,6 +25,16 @@ class Phase(enum.IntEnum):
     STOPPED = 3
     """At rest, under the arm's own brakes; only `recover` goes on."""
     ENDED = 4
+
+
+class Gains(enum.IntEnum):
+    """What becomes of gains that were asked for."""
+
+    TAKEN = 0
+    TOO_DEAR = 1
+    """The energy tank could not pay for them."""
+    UNSTABLE = 2
+    """Too high for the rate of the tick."""
 
 
 class CommandRecord(NamedTuple):
@@ -85,7 +95,7 @@ class StateRecord(NamedTuple):
     """CLOCK_MONOTONIC when the first such torque had been sent."""
     gains: One
     gains_refused: One
-    """1: the energy tank could not pay for them."""
+    """What became of them: a number of `Gains`."""
     stiffness: Six
     load: One
     recover: One

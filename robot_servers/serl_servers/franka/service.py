@@ -20,6 +20,7 @@ from serl_servers.franka.hand import Hand
 from serl_servers.franka.lease import Lease
 from serl_servers.franka.mailbox import read_text
 from serl_servers.franka.operations import Operations
+from serl_servers.franka.realtime import require_realtime
 from serl_servers.franka.resets import Refusal, compile_resets, require_running
 from serl_servers.franka.telemetry import arm_state
 from serl_suite.errors import SerlError
@@ -69,6 +70,8 @@ class RobotService:
     """
 
     def __init__(self, config: ServerConfig) -> None:
+        if config.require_realtime:
+            require_realtime(config.ip)
         self._config = config
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         keys = server_keys(config.keys) if config.keys is not None else None
@@ -216,7 +219,7 @@ class RobotService:
                 return False
         if self._operation is not None:
             raise Refusal("another reset or setting is under way; wait for its answer")
-        operation = self._operations.begin(request)
+        operation = self._operations.begin(request, self.hand)
         if isinstance(request, Reset) and request.gripper_width is not None:
             self._move_gripper(request.gripper_width)
         self._operation, self._asker = operation, (identity, request.number)
@@ -242,12 +245,19 @@ class RobotService:
             self._answer(identity, Refused(number=number, reason=str(error)))
 
     def _find_hand(self) -> None:
-        """After a recovery: whatever took away the arm may have taken away the hand."""
-        if self.hand is not None and self.hand.is_gone:
-            self._poller.unregister(self.hand)
-            self.hand.close()
-            self.hand = Hand(self._config.ip, self._config.grasp_force_n)
-            self._poller.register(self.hand, zmq.POLLIN)
+        """After a recovery: whatever took away the arm may have taken away the hand. One that does not answer yet is
+        looked for again after the next."""
+        if self.hand is None or not self.hand.is_gone:
+            return
+        try:
+            found = Hand(self._config.ip, self._config.grasp_force_n)
+        except DriverError as error:
+            _log.warning("%s", error)
+            return
+        self._poller.unregister(self.hand)
+        self.hand.close()
+        self.hand = found
+        self._poller.register(found, zmq.POLLIN)
 
     def _abandon(self, reason: str) -> None:
         if self._operation is not None:

@@ -1,17 +1,18 @@
-"""An actor that moves the arm to and fro until it is killed: `python mover.py ADDRESS`."""
+"""An actor that leads the arm down by 7 cm and to and fro, until it is killed: `python mover.py ADDRESS`."""
 
+import contextlib
+import itertools
 import sys
 
 import numpy as np
 from serl_envs.remote import RemoteRobot
-from serl_envs.robot import Setpoint
+from serl_envs.robot import RobotFault, Setpoint
 
 robot = RemoteRobot(sys.argv[1], name="mover")
 home = robot.observe()
 sys.stdout.write("moving\n")
 sys.stdout.flush()
-while True:
-    for side in (-0.04, 0.04):
-        for _ in range(5):
-            goal = home.position + np.array([0.0, side, 0.0])
-            robot.command(Setpoint(goal, home.quaternion, home.gripper_width), 0.1)
+with contextlib.suppress(RobotFault):
+    for k in itertools.count():
+        way = np.array([0.0, 0.04 if k // 5 % 2 else -0.04, -min(0.005 * k, 0.07)])
+        robot.command(Setpoint(home.position + way, home.quaternion, home.gripper_width), 0.1)

@@ -7,9 +7,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from serl_suite.wire.robot_client import RobotClient
 from serl_suite.wire.robot_messages import ServerReport, ShowStatus
@@ -18,17 +18,28 @@ START_S = 90.0
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
 
-class Rig(NamedTuple):
-    """What a test needs to reach and to kill them."""
+@dataclass
+class Rig:
+    """What a test needs to reach, to kill and to start them again."""
 
     address: str
     """Of the robot server."""
     ip: str
-    """Of the twin."""
+    """At which the server finds the arm."""
     twin: subprocess.Popen[bytes]
     server: subprocess.Popen[bytes]
-    log: Path
-    """Of the server."""
+    folder: Path
+    start_twin: Callable[[], subprocess.Popen[bytes]]
+    start_server: Callable[[], subprocess.Popen[bytes]]
+    cables: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    """To cut, by name."""
+    actors_address: str | None = None
+    """Of the server, where actors reach it over a cable."""
+
+    @property
+    def log(self) -> Path:
+        """Of the server."""
+        return self.folder / "server.log"
 
 
 def free_port() -> int:
@@ -81,18 +92,56 @@ def end(process: subprocess.Popen[bytes]) -> int:
 
 
 @contextlib.contextmanager
-def running(folder: Path, ip: str, *options: str, twin: tuple[str, ...] = ()) -> Iterator[Rig]:
-    """A twin in lockstep, and a server with these options, until the end of the block."""
-    address, log = f"tcp://127.0.0.1:{free_port()}", folder / "server.log"
-    arm = start_twin(ip, folder, "--mode", "lockstep", *twin)
+def running(
+    folder: Path,
+    ip: str,
+    *options: str,
+    twin: tuple[str, ...] = ("--mode", "lockstep"),
+    over: str | None = None,
+) -> Iterator[Rig]:
+    """A twin with its options and a server with these, until the end of the block.
+
+    Args:
+        over: The address of a cable that leads to the twin's.
+    """
+    address = f"tcp://127.0.0.1:{free_port()}"
+
+    def twin_again() -> subprocess.Popen[bytes]:
+        return start_twin(ip, folder, *twin)
+
+    def server_again() -> subprocess.Popen[bytes]:
+        return start_server(over or ip, address, folder / "server.log", *options)
+
+    arm = twin_again()
     try:
-        server = start_server(ip, address, log, *options)
-        try:
-            yield Rig(address, ip, arm, server, log)
-        finally:
-            end(server)
-    finally:
+        rig = Rig(address, ip, arm, server_again(), folder, twin_again, server_again)
+    except BaseException:
         end(arm)
+        raise
+    try:
+        yield rig
+    finally:
+        try:
+            end(rig.server)
+        finally:
+            end(rig.twin)
+
+
+@contextlib.contextmanager
+def plugged(folder: Path, here: str, there: str, *ports: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A cable from one IP address to another, until the end of the block; see `cable.py`."""
+    log = folder / f"cable_{here}.log"
+    with log.open("wb") as output:
+        cable = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("cable.py")), here, there, *ports],
+            stdout=output, stderr=subprocess.STDOUT, env=ENVIRONMENT,
+        )  # fmt: skip
+    try:
+        wait_until(lambda: "plugged in" in log.read_text(), 10.0, "the cable is plugged in")
+        yield cable
+    finally:
+        cable.kill()
+        cable.wait()
 
 
 def report(client: RobotClient) -> ServerReport:

@@ -8,9 +8,9 @@ from serl_servers.franka.control_loop import ControlLoop
 from serl_servers.franka.driver import ArmStopped, make_measurement
 from serl_servers.franka.kinematics import flange_pose
 from serl_servers.franka.mailbox import Mailbox, make_record, read_text
-from serl_servers.franka.records import CommandRecord, Phase, StateRecord
+from serl_servers.franka.records import CommandRecord, Gains, Phase, StateRecord
 
-from serl_suite.control import ControlConfig, make_parameters
+from serl_suite.control import ControlConfig, InvalidControlConfig, make_parameters
 
 
 class Vice:
@@ -177,23 +177,62 @@ def test_only_a_recovery_goes_on_after_a_reflex():
     assert np.abs(bench.run(50).tau).max() < 1e-9, "the setpoint of before the recovery is forgotten"
 
 
+def ask(bench, stiffness, ratio=1.0):
+    bench.command.stiffness[:] = [stiffness] * 3 + [50.0] * 3
+    bench.command.damping_ratio[0] = ratio
+    bench.command.clip_lower[:], bench.command.clip_upper[:] = -0.05, 0.05
+    bench.command.gains[0] += 1
+    return Gains(int(bench.run(1).gains_refused[0]))
+
+
 def test_gains_that_the_tank_cannot_pay_for_are_refused():
     bench = Bench(ControlConfig(tank_max=1.0, tank_min=0.1))
-
-    def ask(stiffness):
-        bench.command.stiffness[:] = [stiffness] * 3 + [50.0] * 3
-        bench.command.damping_ratio[0] = 1.0
-        bench.command.clip_lower[:], bench.command.clip_upper[:] = -0.05, 0.05
-        bench.command.gains[0] += 1
-        return bench.run(1)
-
     bench.follow(bench.ahead(0.05), bench.arm.m.quaternion)
     bench.run(95)
     bench.command.following[0] = 0
     # 0.5 K e^2 is 0.6 J at 500 N/m, 0.9 J are there
-    assert ask(700.0).gains_refused[0] == 0
+    assert ask(bench, 700.0) is Gains.TAKEN
     assert bench.state.stiffness[0] == 700.0
-    assert ask(2000.0).gains_refused[0] == 1
+    assert ask(bench, 2000.0) is Gains.TOO_DEAR
     assert bench.state.stiffness[0] == 700.0
-    assert ask(300.0).gains_refused[0] == 0
+    assert ask(bench, 300.0) is Gains.TAKEN
     assert not bench.fault
+
+
+def test_gains_are_billed_once():
+    """Here, or by the tick, but not by both, and neither takes anything out of the tank: the spring's energy is part of
+    what that holds. So of 0.9 J a spring of 0.8 J leaves 0.1 J for the target's next move, not more and not less."""
+    bench = Bench(ControlConfig(tank_max=1.0, tank_min=0.1))
+
+    def spring_j():
+        e = float(bench.state.target_position[0] - bench.state.position[0])
+        return bench.state.stiffness[0] * min(e, 0.05) * (e - 0.5 * min(e, 0.05))
+
+    bench.follow(bench.ahead(0.05), bench.arm.m.quaternion)
+    bench.run(95)
+    bench.follow(bench.ahead(0.05), bench.arm.m.quaternion)
+    bench.run(95)
+    bench.follow(bench.ahead(0.05), bench.arm.m.quaternion)
+    bench.run(95)
+    assert ask(bench, 640.0) is Gains.TAKEN
+    assert spring_j() == pytest.approx(0.8, abs=0.01)
+    bench.follow(bench.ahead(0.2), bench.arm.m.quaternion)
+    assert bench.run(95).tank_fraction[0] == 1.0
+    assert spring_j() == pytest.approx(0.9, abs=0.002)
+    assert ask(bench, 700.0) is Gains.TOO_DEAR
+
+
+@pytest.mark.parametrize(("stiffness", "ratio"), [(1e6, 1.0), (500.0, 50.0), (np.nan, 1.0), (500.0, np.nan)])
+def test_gains_above_the_stability_bound_are_refused_and_the_arm_undisturbed(stiffness, ratio):
+    bench = Bench()
+    bench.follow(bench.ahead(0.02), bench.arm.m.quaternion)
+    before = bench.run(95).tau.copy()
+    assert ask(bench, stiffness, ratio) is Gains.UNSTABLE
+    assert bench.state.stiffness[0] == 500.0
+    assert np.abs(bench.state.tau - before).max() < 0.1
+    assert not bench.fault
+
+
+def test_a_server_does_not_start_with_gains_above_the_stability_bound():
+    with pytest.raises(InvalidControlConfig, match=r"control.stiffness .* above the bound of 0.5"):
+        Bench(ControlConfig(stiffness=(1e6,) * 3 + (50.0,) * 3))

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from serl_hardware.franka import fr3
 from serl_hardware.franka.model import TCP_SITE, add_franka
 from serl_servers.franka import trajectories
-from serl_servers.franka.gains import LOOP_GAIN_MAX, loop_gain
 from serl_servers.franka.kinematics import Tool
 
 from serl_suite.control.rotations import quaternion_from_matrix, rotation_difference
+from serl_suite.control.stability import LOOP_GAIN_MAX, loop_gain
 
 ARM = fr3()
 

@@ -1,8 +1,12 @@
 """Who is let in, and what a server says that cannot start."""
 
 import contextlib
+import platform
+import socket
+import struct
 import subprocess
 import sys
+import threading
 
 import pytest
 from rig import ENVIRONMENT, free_port, report, running
@@ -70,9 +74,45 @@ def test_a_hand_that_does_not_answer_is_named():
     assert "--no-hand" in said
 
 
-def test_two_servers_on_one_address(tmp_path):
-    with running(tmp_path, "127.0.7.7") as rig:
-        assert "in use" in serve("--ip", NOBODY, "--bind", rig.address)
+@contextlib.contextmanager
+def another_version(ip, port, header, status, version):
+    """Somebody who answers Connect with a version of their own."""
+
+    def answer():
+        client = listener.accept()[0]
+        command, number, _ = header.unpack(client.recv(header.size, socket.MSG_WAITALL))
+        reply = struct.pack(status, 1, version)
+        client.sendall(header.pack(command, number, header.size + len(reply)) + reply)
+        client.recv(64)
+        client.recv(64)  # until it is closed
+
+    with socket.create_server((ip, port)) as listener:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield
+        thread.join(10.0)
+
+
+def test_an_arm_of_another_version_is_named():
+    ip = "127.0.7.9"
+    with another_version(ip, 1337, struct.Struct("<III"), "<BH", 9):
+        said = serve("--ip", ip, "--no-hand", "--bind", address())
+    assert f"the arm at {ip} speaks another version of FCI" in said
+    assert "server version: 9, library version: 10" in said
+
+
+def test_a_hand_of_another_version_is_named():
+    ip = "127.0.7.13"
+    with another_version(ip, 1338, struct.Struct("<HII"), "<HH", 2):
+        said = serve("--ip", ip, "--bind", address())
+    assert f"the hand at {ip} speaks version 2 and this server 3" in said
+
+
+@pytest.mark.skipif("PREEMPT_RT" in platform.version(), reason="this kernel is real-time")
+def test_an_arm_of_metal_needs_a_real_time_kernel():
+    said = serve("--ip", "192.0.2.1", "--no-hand", "--bind", address())
+    assert "is not real-time (PREEMPT_RT)" in said
+    assert "--no-require-realtime" in said
 
 
 def test_a_box_that_is_none_is_refused():
@@ -103,8 +143,9 @@ def test_commands(capsys):
         run(["status", "--address", address()])
 
 
-def test_an_operator_at_the_terminal(tmp_path, capsys):
+def test_an_operator_at_the_terminal_of_the_one_server_that_an_address_has(tmp_path, capsys):
     with running(tmp_path, "127.0.7.8") as rig:
+        assert "in use" in serve("--ip", NOBODY, "--bind", rig.address)
         there = ["--address", rig.address]
         assert run(["status", *there]) == 0
         said = capsys.readouterr().out

@@ -48,7 +48,7 @@ def cartesian_impedance(
         reference.pose[:3, 3].copy(), quaternion_from_matrix(reference.pose[:3, :3].copy()),
     )  # fmt: skip
     mobility = np.asarray(np.linalg.inv(mass), np.float64)
-    damping = task_damping(stiffness, DAMPING_RATIO, jacobian, mobility)
+    damping, _ = task_damping(stiffness, DAMPING_RATIO, jacobian, mobility)
     wrench = impedance_wrench(
         error, jacobian @ dq - reference.twist, stiffness, damping, -UNBOUNDED, UNBOUNDED
     )
