@@ -10,7 +10,7 @@ import numpy.typing as npt
 from gymnasium.spaces import Box, Dict
 
 from serl_envs.experts import ScriptedExpert
-from serl_envs.robot import Array, RobotState, Setpoint
+from serl_envs.robot import Array, RobotFault, RobotState, Setpoint
 from serl_envs.tasks.task import SimulatedRobot, Task, box
 from serl_suite.control.rotations import (
     compose_delta,
@@ -126,10 +126,17 @@ class RobotEnv(gymnasium.Env[dict[str, npt.NDArray[Any]], npt.NDArray[np.float32
 
         Raises:
             InvalidAction: Wrong shape, NaN or inf; nothing has moved.
+            RobotFault: The robot refuses the setpoint, or is out of reach.
         """
-        self.robot.command(self._setpoint(self._checked(action)), 1.0 / RATE_HZ)
+        setpoint = self._setpoint(self._checked(action))
+        try:
+            self.robot.command(setpoint, 1.0 / RATE_HZ)
+            self._state = self.robot.observe()
+        except RobotFault:  # it may have stopped since it was observed
+            self._state = self.robot.observe()
+            if self._state.fault is None:
+                raise
         self._steps += 1
-        self._state = self.robot.observe()
         success = self._state.fault is None and self.task.succeeded(self._state, self.robot.scene)
         truncated = not success and (self._steps >= self.task.max_steps or self._state.fault is not None)
         info: dict[str, Any] = {"is_success": success}

@@ -1,8 +1,11 @@
 """The task ids, registered with Gymnasium by name alone: nothing heavy is imported until a task is made."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from serl_suite.errors import SerlError
+
+if TYPE_CHECKING:
+    from serl_suite.rig import Rig
 
 __all__ = ["TASKS", "DuplicateTask", "make_env", "register_tasks"]
 
@@ -46,13 +49,24 @@ def register_tasks(tasks: dict[str, str] | None = None) -> None:
             )
 
 
-def make_env(task: str, **arguments: Any) -> Any:  # noqa: ANN401 - Gymnasium passes its keyword arguments through
-    """Builds the in-process twin with the task's scene and the environment around both."""
+def make_env(task: str, *, rig: "Rig | None" = None, **arguments: Any) -> Any:  # noqa: ANN401
+    """Builds the environment of a task over the in-process twin, or over a rig's robot server.
+
+    Args:
+        task: Its class, "module:class".
+        rig: What to run it on; None: the twin in this process.
+        arguments: Of `RobotEnv`, as Gymnasium passes them through.
+    """
     import importlib
 
     from serl_envs.env import RobotEnv
-    from serl_envs.twins.franka import FrankaTwin
 
     module, name = task.split(":")
     instance = getattr(importlib.import_module(module), name)()
+    if rig is not None:
+        from serl_envs.rigs import make_robot
+
+        return RobotEnv(make_robot(rig, instance, task), instance, **arguments)
+    from serl_envs.twins.franka import FrankaTwin
+
     return RobotEnv(FrankaTwin(instance), instance, **arguments)

@@ -10,6 +10,7 @@ from typing import TypeVar
 import msgspec
 import tyro
 
+from serl_suite.cli.runs import at_the_rigs_pace
 from serl_suite.cli.stopping import stop_on_signals
 from serl_suite.cli.typed import as_typed
 
@@ -31,7 +32,7 @@ learner has not acknowledged are in its folder: after a crash of either side the
 def run(arguments: Sequence[str]) -> int:
     """Acts until the learner ends the training or a signal comes; 0 in each case."""
     stop = stop_on_signals(say=True)
-    from serl_suite.nodes.config import ActorConfig, TrainConfig
+    from serl_suite.nodes.config import ActorConfig, RigFile, TrainConfig
 
     class Remote(msgspec.Struct, frozen=True, kw_only=True):
         task: tyro.conf.Positional[str]
@@ -42,6 +43,8 @@ def run(arguments: Sequence[str]) -> int:
         """Keeps unacknowledged steps of any run (spool) and, under TASK-DATE, the metrics of each start."""
         keys: Path | None = None
         """Folder of CURVE keys (`serl keys`); needed off loopback."""
+        rig: RigFile = None
+        """The rig to act on, such as hardware/rigs/fr3.yaml."""
         seed: int = 0
         """Seed of environment and exploration."""
         number: int = 0
@@ -73,7 +76,9 @@ def run(arguments: Sequence[str]) -> int:
         if stop.is_set():
             return 0
     else:
-        config = TrainConfig(task=chosen.task, seed=chosen.seed, actor=chosen.actor)
+        config = at_the_rigs_pace(
+            TrainConfig(task=chosen.task, rig=chosen.rig, seed=chosen.seed, actor=chosen.actor)
+        )
         start = f"{config.task.replace('/', '_')}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
         spool, metrics = chosen.folder / "spool", chosen.folder / start
         keys, address = chosen.keys, chosen.connect

@@ -10,10 +10,12 @@ import tyro
 
 from serl_suite.cli.stopping import stop_on_signals
 from serl_suite.cli.typed import as_typed
+from serl_suite.nodes.config import RigFile
 
 if TYPE_CHECKING:
     from serl_suite.nodes.evaluation import EvaluationResult
     from serl_suite.nodes.run_folder import RunFolder
+    from serl_suite.rig import Rig
 
 __all__ = ["evaluate_and_report", "run"]
 
@@ -34,6 +36,8 @@ class _Arguments(msgspec.Struct, frozen=True, kw_only=True):
     """Fresh episodes; by default as many as the run was configured to."""
     seed: int | None = None
     """Of the first episode; by default the run's seed."""
+    rig: RigFile = None
+    """The rig to evaluate on; by default the one that the run was trained on."""
     video: bool = True
     """Film the first episodes."""
 
@@ -45,7 +49,9 @@ def run(arguments: Sequence[str]) -> int:
     from serl_suite.nodes.run_folder import RunFolder
 
     folder = RunFolder(chosen.run)
-    return evaluate_and_report(folder, stop, episodes=chosen.episodes, seed=chosen.seed, film=chosen.video)
+    return evaluate_and_report(
+        folder, stop, episodes=chosen.episodes, seed=chosen.seed, rig=chosen.rig, film=chosen.video
+    )
 
 
 def evaluate_and_report(
@@ -54,6 +60,7 @@ def evaluate_and_report(
     *,
     episodes: int | None = None,
     seed: int | None = None,
+    rig: "Rig | None" = None,
     film: bool = True,
 ) -> int:
     """Evaluates a run with a progress bar, writes its report and prints the verdict.
@@ -63,6 +70,7 @@ def evaluate_and_report(
         stop: Ends the evaluation early.
         episodes: How many; the run's own number by default.
         seed: Of the first episode; the run's own by default.
+        rig: To evaluate on; the run's own by default.
         film: Whether to film the first episodes.
 
     Returns:
@@ -102,6 +110,7 @@ def evaluate_and_report(
             folder,
             episodes=count,
             seed=folder.config.seed if seed is None else seed,
+            rig=rig,
             film=film,
             progress=show,
             should_stop=stop.is_set,

@@ -14,7 +14,7 @@ from serl_suite.errors import SerlError
 from serl_suite.nodes.config import TrainConfig
 from serl_suite.nodes.run_folder import RunFolder, RunFolderError
 
-__all__ = ["discard_on_error", "open_run"]
+__all__ = ["at_the_rigs_pace", "discard_on_error", "open_run"]
 
 
 class _NewRun(TrainConfig, frozen=True, kw_only=True):
@@ -48,7 +48,9 @@ def open_run(arguments: Sequence[str], *, prog: str, description: str) -> tuple[
         return RunFolder(resumed.resume), False
     text = f"{description}\n\nGo on with an earlier run, finished or killed: {prog} --resume RUN"
     new = tyro.cli(_NewRun, args=list(arguments), prog=prog, description=text)
-    config = TrainConfig(**{name: getattr(new, name) for name in TrainConfig.__struct_fields__})
+    config = at_the_rigs_pace(
+        TrainConfig(**{name: getattr(new, name) for name in TrainConfig.__struct_fields__})
+    )
     name = f"{config.task.replace('/', '_')}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     path = new.run or Path("runs") / name
     if (path / "run.json").exists():
@@ -57,3 +59,11 @@ def open_run(arguments: Sequence[str], *, prog: str, description: str) -> tuple[
             f"{path} exists already; go on with it by `{resume}`, or name another with --run"
         )
     return RunFolder.create(path, config), True
+
+
+def at_the_rigs_pace(config: TrainConfig) -> TrainConfig:
+    """An arm whose time does not stand still leaves no choice."""
+    if config.rig is None or config.rig.pace == "lockstep":
+        return config
+    actor = msgspec.structs.replace(config.actor, pace="realtime")
+    return msgspec.structs.replace(config, actor=actor)

@@ -19,6 +19,7 @@ __all__ = ["run"]
 DESCRIPTION = """Teach a robot a task on this machine.
 
   serl train FrankaPickCube-v0
+  serl train FrankaPickCube-v0 --rig hardware/rigs/twin.yaml
   serl train Pendulum-v1 --demos none --max-steps 8000
 
 Records demonstrations with the task's scripted expert (or takes yours: --demos), runs a learner process and an
@@ -63,7 +64,7 @@ def _prepare_demonstrations(folder: "RunFolder", stop: "Event") -> None:
     from serl_suite.nodes.environment import Environment
 
     config = folder.config
-    environment = Environment(config.task, cameras=config.actor.cameras)
+    environment = Environment(config.task, cameras=config.actor.cameras, rig=config.rig)
     try:
         if config.demos == "none" or folder.has_demonstrations:
             return

@@ -5,6 +5,7 @@ import shlex
 import msgspec
 
 from serl_suite.nodes.config import TrainConfig
+from serl_suite.rig import Rig
 
 __all__ = ["changed_settings", "train_command"]
 
@@ -23,7 +24,9 @@ def settings(config: msgspec.Struct) -> dict[Setting, object]:
     leaves: dict[Setting, object] = {}
     for name in config.__struct_fields__:
         value = getattr(config, name)
-        if isinstance(value, msgspec.Struct):
+        if isinstance(value, Rig):
+            leaves[name,] = value.source
+        elif isinstance(value, msgspec.Struct):
             leaves |= {(name, *path): leaf for path, leaf in settings(value).items()}
         else:
             leaves[name,] = value

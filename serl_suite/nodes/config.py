@@ -1,14 +1,31 @@
 """Everything a training run can be told; the resolved values are written into the run folder as config.yaml."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 import tyro
+from tyro.constructors import PrimitiveConstructorSpec
 
 from serl_suite.agents.rlpd_config import RLPDConfig
 from serl_suite.errors import SerlError
+from serl_suite.rig import Rig, read_rig
 
-__all__ = ["ActorConfig", "ActorSettings", "BadConfig", "EvaluationConfig", "LearnerConfig", "TrainConfig"]
+__all__ = [
+    "ActorConfig", "ActorSettings", "BadConfig", "EvaluationConfig", "LearnerConfig", "RigFile", "TrainConfig",
+]  # fmt: skip
+
+RigFile = Annotated[
+    Rig | None,
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="FILE",
+        instance_from_str=lambda words: read_rig(Path(words[0])),
+        is_instance=lambda value: value is None or isinstance(value, Rig),
+        str_from_instance=lambda rig: ["none" if rig is None else rig.source],
+    ),
+]
+"""A file on the command line; what it says in a configuration."""
 
 
 class BadConfig(SerlError):
@@ -88,6 +105,8 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     task: Annotated[str, tyro.conf.Positional]
     """Gymnasium id; `serl tasks` lists ours, any other with Box or Dict observations and Box actions works."""
+    rig: RigFile = None
+    """The rig to train on, such as hardware/rigs/twin.yaml; by default the task's own simulation in this process."""
     seed: int = 0
     """Seed of demonstrations, environment, networks and sampling."""
     max_steps: int = 10_000
@@ -112,6 +131,8 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                 "--agent.utd free has no end in lockstep, where simulated time waits for the learner; "
                 "add --actor.pace realtime, or name a ratio"
             )
+        if self.rig is not None and self.actors > 1:
+            raise BadConfig(f"--actors {self.actors} with --rig: an arm obeys one actor; leave --actors out")
         least = {
             "--actors": (self.actors, 1),
             "--max-steps": (self.max_steps, 1),

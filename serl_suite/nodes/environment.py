@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from serl_suite.data.actions import ActionScale
 from serl_suite.errors import SerlError
+from serl_suite.rig import Rig
 from serl_suite.wire.messages import Observation
 from serl_suite.wire.spaces import EnvSpec, env_spec
 
@@ -40,6 +41,7 @@ class Environment:
     Args:
         task: Gymnasium id.
         cameras: Names of cameras to observe; passed as `cameras=` when there are any.
+        rig: What to run on; passed as `rig=` when there is one.
         render_mode: Passed through.
 
     Raises:
@@ -47,8 +49,15 @@ class Environment:
         UnsupportedSpace: The spaces are not Box or Dict of Box (observations) and Box (actions).
     """
 
-    def __init__(self, task: str, *, cameras: tuple[str, ...] = (), render_mode: str | None = None) -> None:
-        self.env = _make(task, cameras, render_mode)
+    def __init__(
+        self,
+        task: str,
+        *,
+        cameras: tuple[str, ...] = (),
+        rig: Rig | None = None,
+        render_mode: str | None = None,
+    ) -> None:
+        self.env = _make(task, cameras, rig, render_mode)
         self.spec: EnvSpec = env_spec(task, self.env)
         self.scale = ActionScale(self.spec.action)
         """From the agent's [-1, 1] to the action space and back."""
@@ -128,9 +137,11 @@ def load_plugins() -> None:
             register()
 
 
-def _make(task: str, cameras: tuple[str, ...], render_mode: str | None) -> gymnasium.Env:
+def _make(task: str, cameras: tuple[str, ...], rig: Rig | None, render_mode: str | None) -> gymnasium.Env:
     load_plugins()
     arguments: dict[str, Any] = {"cameras": cameras} if cameras else {}
+    if rig is not None:
+        arguments["rig"] = rig
     try:
         return gymnasium.make(task, render_mode=render_mode, **arguments)
     except gymnasium.error.DependencyNotInstalled as error:
@@ -140,4 +151,4 @@ def _make(task: str, cameras: tuple[str, ...], render_mode: str | None) -> gymna
         hint = f"did you mean {', '.join(near)}?" if near else "`serl tasks` lists ours"
         raise EnvironmentFailure(f"no task {task!r} ({error}); {hint}") from error
     except TypeError as error:
-        raise EnvironmentFailure(f"{task} refused its arguments {arguments}: {error}") from error
+        raise EnvironmentFailure(f"{task} refused its arguments {', '.join(arguments)}: {error}") from error

@@ -17,6 +17,7 @@ from serl_suite.nodes.environment import Environment
 from serl_suite.nodes.evaluation import LAST_EVALUATION, EvaluationResult, evaluate
 from serl_suite.nodes.run_folder import RunFolder
 from serl_suite.nodes.video import film_policy
+from serl_suite.rig import Rig
 from serl_suite.wire.messages import EpisodeOutcome, Observation
 
 __all__ = ["FILMED_EPISODES", "CannotEvaluate", "evaluate_run"]
@@ -47,6 +48,7 @@ def evaluate_run(
     episodes: int,
     seed: int,
     film: bool = True,
+    rig: Rig | None = None,
     progress: Callable[[EpisodeOutcome], None] = lambda outcome: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> EvaluationResult | None:
@@ -57,6 +59,7 @@ def evaluate_run(
         episodes: How many fresh episodes; each is seeded, so the same seed gives the same outcomes.
         seed: Of the first.
         film: Whether to film the first `FILMED_EPISODES`; where nothing can be rendered, a warning says so.
+        rig: To run it on; by default the run's own.
         progress: Called with each outcome as it comes.
         should_stop: Ends the evaluation early; nothing is written then.
 
@@ -71,7 +74,8 @@ def evaluate_run(
     if episodes < 1:
         raise CannotEvaluate(f"{episodes} episodes are no evaluation; ask for at least one: --episodes 100")
     config = folder.config
-    environment = _WatchedEnvironment(config.task, cameras=config.actor.cameras)
+    rig = rig or config.rig
+    environment = _WatchedEnvironment(config.task, cameras=config.actor.cameras, rig=rig)
     try:
         policy, version = _load_policy(folder, environment, seed)
         outcomes = []
@@ -97,18 +101,20 @@ def evaluate_run(
         (folder.path / name).unlink(missing_ok=True)
     folder.evaluation.write_bytes(msgspec.json.format(msgspec.json.encode(result)))
     if film and "rgb_array" in environment.env.metadata.get("render_modes", ()):
-        _film(folder, result, should_stop)
+        _film(folder, result, rig, should_stop)
     elif film:
         log.warning("no film: %s renders no pictures", config.task)
     return result
 
 
-def _film(folder: RunFolder, result: EvaluationResult, should_stop: Callable[[], bool]) -> None:
+def _film(
+    folder: RunFolder, result: EvaluationResult, rig: Rig | None, should_stop: Callable[[], bool]
+) -> None:
     """Films the first episodes of an evaluation again, by the same seeds; what fails here is only logged."""
     config = folder.config
     episodes = min(FILMED_EPISODES, len(result.episodes))
     try:
-        environment = Environment(config.task, cameras=config.actor.cameras, render_mode="rgb_array")
+        environment = Environment(config.task, cameras=config.actor.cameras, rig=rig, render_mode="rgb_array")
         try:
             film_policy(
                 environment,

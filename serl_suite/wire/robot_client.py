@@ -3,6 +3,7 @@
 import math
 import os
 import time
+from collections.abc import Callable
 
 import zmq
 
@@ -93,6 +94,10 @@ class RobotClient:
             return self.await_state()
         return self.state
 
+    def has_news(self, within_s: float) -> bool:
+        """Waits for a state that has not been taken yet; whether there is one."""
+        return bool(self._states.poll(int(within_s * 1e3)))
+
     def await_state(self) -> ArmState:
         """Waits for the next state.
 
@@ -115,9 +120,18 @@ class RobotClient:
             RobotUnreachable: The server does not answer.
         """
         if not self._controls or time.monotonic() - self._asked_at > RENEWAL_S:
-            self._controls = False
-            self.ask(TakeControl(number=self.next_number(), client=self._name))
-            self._controls = True
+            self.take_control()
+
+    def take_control(self) -> None:
+        """Takes control of the arm, even where it seems to be here already.
+
+        Raises:
+            RobotRefused: Somebody else has it.
+            RobotUnreachable: The server does not answer.
+        """
+        self._controls = False
+        self.ask(TakeControl(number=self.next_number(), client=self._name))
+        self._controls = True
 
     def release(self) -> None:
         """Gives control to whoever wants it; the arm holds."""
@@ -133,19 +147,39 @@ class RobotClient:
         except zmq.Again:
             raise RobotUnreachable(f"the robot server at {self.address} takes no more requests") from None
 
-    def ask(self, request: Request, timeout_s: float = ANSWER_S) -> AnyAnswer:
+    def ask(
+        self,
+        request: Request,
+        timeout_s: float = ANSWER_S,
+        *,
+        after: Request | None = None,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> AnyAnswer:
         """Sends and waits for the answer, keeping control meanwhile.
 
+        Args:
+            request: What is asked.
+            timeout_s: For the answer.
+            after: Sent before it. The server takes requests in order, so that the answer says that it has this one.
+            meanwhile: Called again and again until the answer is there.
+
         Raises:
-            RobotRefused: With the server's reason.
+            RobotRefused: With the server's reason; one of the two was refused.
             RobotUnreachable: No answer came.
         """
+        numbers = {request.number}
+        if after is not None:
+            numbers.add(after.number)
+            self.send(after)
         self.send(request)
         deadline = time.monotonic() + timeout_s
         while (left := deadline - time.monotonic()) > 0.0:
+            if meanwhile is not None:
+                meanwhile()
+                left = 0.0
             if self._poller.poll(int(min(left, RENEWAL_S) * 1e3) + 1):
                 for answer in self.answers():
-                    if answer.number == request.number:
+                    if answer.number in numbers:
                         if isinstance(answer, Refused):
                             raise RobotRefused(answer.reason)
                         return answer

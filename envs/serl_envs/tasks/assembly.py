@@ -75,7 +75,12 @@ def upright(yaw_rad: float) -> Array:
 
 
 def reset_holding(
-    robot: SimulatedRobot, position: Array, yaw_rad: float, width_m: float, tip_below_tcp_m: float
+    robot: SimulatedRobot,
+    position: Array,
+    yaw_rad: float,
+    width_m: float,
+    tip_below_tcp_m: float,
+    socket: tuple[Array, Array] | None = None,
 ) -> None:
     """Puts `part` between the open fingers, closes them, and waits until both are at rest.
 
@@ -85,9 +90,12 @@ def reset_holding(
         yaw_rad: Of the tool.
         width_m: Of the part between the fingers.
         tip_below_tcp_m: Where the part's origin, its tip, is below the TCP.
+        socket: Where `socket` is put once the tool, which may have been in it, is at its start.
     """
     tool = turned_down(yaw_rad)
     robot.reset(position, tool, width_m + 0.0005)
+    if socket is not None:
+        robot.scene.place("socket", *socket)
     robot.scene.place("part", position - np.array([0.0, 0.0, tip_below_tcp_m]), upright(yaw_rad))
     for _ in range(SETTLE_STEPS):
         robot.command(Setpoint(position, tool, 0.0), 0.1)

@@ -67,8 +67,7 @@ class BayonetLock:
         above = rng.uniform(*START_TIP_ABOVE_MOUTH_M) + TIP_BELOW_TCP_M
         start = slot + np.array([*(START_HALF_RANGE_M * rng.uniform(-1, 1, 2)), above])
         turned = yaw + START_YAW_HALF_RANGE * rng.uniform(-1, 1)
-        robot.scene.place("socket", slot, upright(yaw))
-        reset_holding(robot, start, turned, 2 * HANDLE_HALF_M[1], TIP_BELOW_TCP_M)
+        reset_holding(robot, start, turned, 2 * HANDLE_HALF_M[1], TIP_BELOW_TCP_M, (slot, upright(yaw)))
 
     def observe(self, state: RobotState, scene: Scene) -> dict[str, Array]:
         """`slot`, tool frame: from the key's tip to the slot's mouth [m], and the turn that aligns the key [rad]."""

@@ -61,8 +61,7 @@ class PegInsert:
         above = rng.uniform(*START_TIP_ABOVE_MOUTH_M) + TIP_BELOW_TCP_M
         start = hole + np.array([*(START_HALF_RANGE_M * rng.uniform(-1, 1, 2)), above])
         turned = yaw + START_YAW_HALF_RANGE * rng.uniform(-1, 1)
-        robot.scene.place("socket", hole, upright(yaw))
-        reset_holding(robot, start, turned, 2 * PEG_HALF_M, TIP_BELOW_TCP_M)
+        reset_holding(robot, start, turned, 2 * PEG_HALF_M, TIP_BELOW_TCP_M, (hole, upright(yaw)))
 
     def observe(self, state: RobotState, scene: Scene) -> dict[str, Array]:
         """`hole`, tool frame: from the peg's tip to the hole's mouth [m], and the turn that aligns the peg [rad]."""

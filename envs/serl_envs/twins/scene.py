@@ -122,7 +122,7 @@ class Scene:
     """
 
     def __init__(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
-        self._model, self._data = model, data
+        self.model, self.data = model, data
         self._pads = [model.geom(f"{finger}_pad").id for finger in FINGER_JOINTS]
         self._position = {model.body(i).name: data.xpos[i] for i in range(model.nbody)}
         self._quaternion = {model.body(i).name: data.xquat[i] for i in range(model.nbody)}
@@ -135,26 +135,26 @@ class Scene:
     def place(self, body: str, position: Array, quaternion: Array) -> None:
         """Puts a free body at rest at a pose; a fixed body is moved for good (until placed again)."""
         wxyz = np.asarray(quaternion)[[3, 0, 1, 2]]
-        index = self._model.body(body).id
-        joint = self._model.body_jntadr[index]
+        index = self.model.body(body).id
+        joint = self.model.body_jntadr[index]
         if joint >= 0:
-            address, speed = self._model.jnt_qposadr[joint], self._model.jnt_dofadr[joint]
-            self._data.qpos[address : address + 3], self._data.qpos[address + 3 : address + 7] = (
+            address, speed = self.model.jnt_qposadr[joint], self.model.jnt_dofadr[joint]
+            self.data.qpos[address : address + 3], self.data.qpos[address + 3 : address + 7] = (
                 position,
                 wxyz,
             )
-            self._data.qvel[speed : speed + 6] = 0.0
+            self.data.qvel[speed : speed + 6] = 0.0
         else:
-            self._model.body_pos[index], self._model.body_quat[index] = position, wxyz
-        mujoco.mj_step1(self._model, self._data)
+            self.model.body_pos[index], self.model.body_quat[index] = position, wxyz
+        mujoco.mj_step1(self.model, self.data)
 
     def held(self, body: str) -> bool:
         """Whether both finger pads touch the body."""
-        index = self._model.body(body).id
-        pairs = self._data.contact.geom
+        index = self.model.body(body).id
+        pairs = self.data.contact.geom
         touching = set()
         for first, second in pairs:
             for pad, other in ((first, second), (second, first)):
-                if pad in self._pads and self._model.geom_bodyid[other] == index:
+                if pad in self._pads and self.model.geom_bodyid[other] == index:
                     touching.add(int(pad))
         return len(touching) == len(self._pads)

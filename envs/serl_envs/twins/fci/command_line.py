@@ -34,6 +34,7 @@ DESCRIPTION = """Simulate a Franka Research 3 with hand that speaks the arm's ow
 
 Whatever connects to a real arm connects to this one: ports 1337 (arm) and 1338 (hand) of the address. The ports are
 fixed, so several twins on one machine take an address each: 127.0.0.2, 127.0.0.3, ...
+What no real arm has is at port 1339: where the things in the scene are, and putting them elsewhere (loopback only).
 Ctrl-C ends it; `kill -USR1` presses the user stop, and releases it the next time."""
 
 
@@ -87,6 +88,7 @@ def run(arguments: Sequence[str]) -> int:
     task = make_task(options.task)
     # MuJoCo is imported from here on: wrong options have been refused by now.
     from serl_envs.twins.fci.build import make_arm
+    from serl_envs.twins.fci.scene_channel import SceneChannel
     from serl_envs.twins.fci.server import TwinServer
 
     stop, user_stop = stop_on_signals(), _user_stop_on_signal()
@@ -97,7 +99,10 @@ def run(arguments: Sequence[str]) -> int:
         for record in records.values():
             record.add()
 
-    server = TwinServer(arm, options.port_ip, options.mode, network=network, on_tick=on_tick)
+    scene = None
+    if ipaddress.IPv4Address(options.port_ip).is_loopback:
+        scene = SceneChannel(arm, options.port_ip, options.task, lockstep=options.mode == "lockstep")
+    server = TwinServer(arm, options.port_ip, options.mode, network=network, scene=scene, on_tick=on_tick)
     print(  # noqa: T201
         f"FR3 with {options.task} at {options.port_ip}, ports 1337 and 1338, {options.mode}; Ctrl-C ends it",
         flush=True,

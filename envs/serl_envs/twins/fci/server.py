@@ -15,6 +15,7 @@ from serl_envs.twins.fci.connection import listen
 from serl_envs.twins.fci.hand_session import HandSession
 from serl_envs.twins.fci.impairment import Impairment, Network
 from serl_envs.twins.fci.pace import Pace
+from serl_envs.twins.fci.scene_channel import SceneChannel
 from serl_suite.errors import SerlError
 
 __all__ = ["AddressInUse", "TwinServer"]
@@ -27,6 +28,9 @@ FIRST_COMMAND_PERIOD_S = 5e-3
 first command that counts is the same one every time."""
 PATIENCE_S = 0.5
 """How long lockstep waits for a command before it counts as lost."""
+CRAWL_S = 0.2
+"""Between ticks while the scene's client lets no time pass: an arm's client that hears nothing for a second takes it
+for gone, and on a busy machine either may be late."""
 SETTLE_TICKS = 1000
 """In lockstep, what still moves this long after a motion is left hanging in the air."""
 IDLE_POLL_S = 0.2
@@ -51,6 +55,7 @@ class TwinServer:
         address: IPv4 address to listen at, such as 127.0.0.1.
         pace: Real time or lockstep.
         network: How bad it is.
+        scene: Served between the ticks; owned.
         on_tick: Called after every millisecond of simulated time.
         clock: Seconds, monotonic: for the pace only.
 
@@ -65,6 +70,7 @@ class TwinServer:
         pace: Pace,
         *,
         network: Network | None = None,
+        scene: SceneChannel | None = None,
         on_tick: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -72,7 +78,7 @@ class TwinServer:
         self.late_ticks = 0
         """Ticks that came late by more than is caught up on, in real time."""
         self._network = Impairment(network or Network())
-        self._on_tick, self._clock = on_tick, clock
+        self._scene, self._on_tick, self._clock = scene, on_tick, clock
         self._arm_session: ArmSession | None = None
         self._hand_session: HandSession | None = None
         self._accepted: dict[int, float] = {}
@@ -113,6 +119,9 @@ class TwinServer:
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()
+        if self._scene is not None:
+            self._scene.close()
+            self._scene = None
 
     def _turn(self) -> None:
         """Waits for what comes first, a packet or the next tick, and deals with it."""
@@ -121,15 +130,22 @@ class TwinServer:
         if self._arm_session is None and self._hand_session is None:
             self._due = self._clock() + IDLE_POLL_S
         awaits = self._awaits_command()
-        readable = self._wait(with_datagrams=awaits)
+        readable = self._wait(with_datagrams=awaits and not self._stands())
         self._accept(readable)
         self._serve_clients()
-        command = self._answer_to_newest() if awaits else None
-        if command is not None or (self._clock() >= self._due and self._has_clients()):
+        if self._scene is not None:
+            self._scene.answer()
+        due = self._clock() >= self._due and self._has_clients()
+        command = self._answer_to_newest() if awaits and (due or not self._stands()) else None
+        if command is not None or due:
             self._tick(command)
 
+    def _stands(self) -> bool:
+        """Whether time stands still, as the scene's client wants it; but for a millisecond with each `CRAWL_S`."""
+        return self._scene is not None and self._scene.stands
+
     def _wait(self, *, with_datagrams: bool) -> set[int]:
-        reading, writing = [], []
+        reading, writing = list(self._scene.fds if self._scene is not None else ()), []
         for listener, session in zip(self._listeners, (self._arm_session, self._hand_session), strict=True):
             if session is None:
                 reading.append(listener.fileno())
@@ -257,5 +273,7 @@ class TwinServer:
             self._due = now + TICK_S
         elif self.arm.awaits_first_command:
             self._due = now + FIRST_COMMAND_PERIOD_S
+        elif self._stands():
+            self._due = now + CRAWL_S
         else:
             self._due = now + (PATIENCE_S if self._state_sent else 0.0)
