@@ -8,7 +8,7 @@ import numpy as np
 from serl_servers.franka.config import TICK_S
 from serl_servers.franka.hand import OPEN_M
 from serl_servers.franka.records import StateRecord
-from serl_servers.franka.resets import Refusal
+from serl_servers.front import Refusal
 from serl_suite.control import ControlConfig, InvalidControlConfig, make_parameters
 from serl_suite.control.parameters import JointLimits
 from serl_suite.control.stability import LOOP_GAIN_MAX, loop_gain

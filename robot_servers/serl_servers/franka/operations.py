@@ -13,8 +13,9 @@ from serl_servers.franka.control_link import ControlLink
 from serl_servers.franka.driver import Array
 from serl_servers.franka.hand import Hand
 from serl_servers.franka.records import Gains, Phase
-from serl_servers.franka.resets import Refusal, cartesian_reset, joint_reset, require_running
+from serl_servers.franka.resets import cartesian_reset, joint_reset, require_running
 from serl_servers.franka.transfers import home_hand, pick_up, put_down
+from serl_servers.front import Refusal
 from serl_suite.control import ControlConfig
 from serl_suite.wire.robot_messages import (
     AnyRequest,

@@ -13,12 +13,12 @@ from serl_servers.franka.driver import Array
 from serl_servers.franka.kinematics import Tool
 from serl_servers.franka.records import Phase
 from serl_servers.franka.trajectories import PosePath, make_joint_path
+from serl_servers.front import Refusal
 from serl_suite.control import ControlConfig
 from serl_suite.control.impedance import pose_error
 from serl_suite.control.rotations import quaternion_from_rotation_vector, quaternion_multiply
-from serl_suite.errors import SerlError
 
-__all__ = ["Refusal", "cartesian_reset", "compile_resets", "joint_reset", "require_running"]
+__all__ = ["cartesian_reset", "compile_resets", "joint_reset", "require_running"]
 
 RETRACT_M = 0.05
 TOLERANCE_M = 0.003
@@ -31,10 +31,6 @@ CORRECTION_RATE = 4.0
 """By how much of what is missing the setpoint moves on in a second: friction holds a soft arm short of it."""
 CORRECTION_MAX_M = 0.03
 CORRECTION_MAX_RAD = 0.15
-
-
-class Refusal(SerlError):
-    """What was asked is not done, or not to the end; the message says why."""
 
 
 def compile_resets() -> None:

@@ -8,7 +8,8 @@ import numpy as np
 from serl_servers.franka.control_link import ControlLink
 from serl_servers.franka.driver import Array
 from serl_servers.franka.hand import OPEN_M, Hand
-from serl_servers.franka.resets import Refusal, cartesian_reset, require_running
+from serl_servers.franka.resets import cartesian_reset, require_running
+from serl_servers.front import Refusal
 from serl_suite.control import ControlConfig
 
 __all__ = ["home_hand", "pick_up", "put_down"]

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from serl_servers.franka.resets import Refusal
 from serl_servers.franka.trajectories import PEAK, PosePath, minimum_jerk
+from serl_servers.front import Refusal
 from serl_servers.ros2.arm import Array, Ros2Arm
 from serl_servers.ros2.config import ArmConfig
 from serl_suite.control.rotations import rotation_difference

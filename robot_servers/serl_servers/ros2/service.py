@@ -9,45 +9,30 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 
 import numpy as np
-import zmq
 
-from serl_servers.franka.lease import Lease
-from serl_servers.franka.resets import Refusal, compile_resets
+from serl_servers.franka.resets import compile_resets
+from serl_servers.front import Front, Refusal
 from serl_servers.ros2.arm import Array, Ros2Arm
 from serl_servers.ros2.config import ArmConfig
 from serl_servers.ros2.motions import joint_reset, pose_reset, require_running
 from serl_servers.ros2.transport import Transport
 from serl_suite.errors import SerlError
-from serl_suite.wire.endpoint import AddressError, PortInUse, bind_router
 from serl_suite.wire.keys import ServerKeys
-from serl_suite.wire.messages import WireError
 from serl_suite.wire.robot_messages import (
-    AnyAnswer,
     AnyRequest,
     ArmState,
-    Done,
     Follow,
     Four,
-    Heartbeat,
-    NotFinite,
+    MoveGripper,
     Recover,
-    Refused,
-    Release,
     Reset,
     ResetJoints,
     ServerReport,
     SetGains,
-    ShowStatus,
     Six,
-    Stop,
-    TakeControl,
     Three,
-    decode_request,
-    encode,
-    state_address,
 )
 
 __all__ = ["ArmService", "ArmSilent"]
@@ -55,8 +40,6 @@ __all__ = ["ArmService", "ArmSilent"]
 START_S = 5.0
 RECOVERY_PERIOD_S = 2.0
 """Recoveries come no faster: whoever recovers before every command hides collisions."""
-MAX_MESSAGE_BYTES = 64 * 1024
-FAREWELL_MS = 200
 SILENCE_S = 0.05
 """The state is published so often even where there is no new one."""
 LOOK_S = 0.005
@@ -72,7 +55,7 @@ class ArmSilent(SerlError):
 
 
 class ArmService:
-    """Owns both sockets and the transport.
+    """Owns the transport and what clients come in by. Implements `Served`.
 
     Args:
         config: Of the server.
@@ -86,12 +69,7 @@ class ArmService:
     def __init__(self, config: ArmConfig, transport: Transport, keys: ServerKeys | None) -> None:
         self._config = config
         self.arm = Ros2Arm(transport, config)
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._open_sockets(keys)
-        self._lease = Lease()
-        self._operation: Iterator[None] | None = None
-        self._asker = (b"", 0)
-        """Who asked for the operation, and its number."""
+        self._front = Front(config.bind, keys, self)
         self._recovered_at = self._published_at = -math.inf
         self._due_at = time.monotonic()
         try:
@@ -110,47 +88,78 @@ class ArmService:
     def turn(self) -> None:
         """Waits for the next request or the next target's time, and deals with it."""
         now = time.monotonic()
-        self._router.poll(int(max(min(self._due_at - now, LOOK_S), 0.0) * 1e3))
+        self._front.requests.poll(int(max(min(self._due_at - now, LOOK_S), 0.0) * 1e3))
         is_new = self.arm.look()  # first: after having been held up, what comes now is not late
-        self._receive()
+        self._front.receive()
         now = time.monotonic()
         if now >= self._due_at:
             self._due_at = max(self._due_at + 1.0 / self._config.rate_hz, now)
-            if self._operation is not None:
-                self._go_on()
+            self._front.go_on()
             self.arm.tick()
         if is_new or now - self._published_at > SILENCE_S:
             self._published_at = now
-            self._publisher.send(encode(self._state()), zmq.NOBLOCK)
+            self._front.publish(self._state())
 
     def close(self) -> None:
         """Leaves the arm to its controller, at rest."""
         self.arm.close()
-        self._router.close(FAREWELL_MS)
-        self._publisher.close(FAREWELL_MS)
-        if self._authenticator is not None:
-            self._authenticator.stop()
-        self._context.term()
+        self._front.close()
 
-    def _open_sockets(self, keys: ServerKeys | None) -> None:
-        address = self._config.bind
-        try:
-            self._router, self._authenticator = bind_router(self._context, address, keys, MAX_MESSAGE_BYTES)
-        except AddressError:
-            self._context.term()
-            raise
-        except PortInUse as error:
-            self._context.term()
-            raise PortInUse(
-                f"{address} is in use by another robot server? Choose another with --bind"
-            ) from error
-        self._publisher = self._context.socket(zmq.PUB)
-        self._publisher.set(zmq.SNDHWM, 4)
-        if keys is not None:
-            self._publisher.set(zmq.CURVE_SERVER, 1)
-            self._publisher.set(zmq.CURVE_SECRETKEY, keys.own.secret)
-            self._publisher.set(zmq.CURVE_PUBLICKEY, keys.own.public)
-        self._publisher.bind(state_address(address))
+    def report(self, number: int) -> ServerReport:
+        """Part of `Served`."""
+        config = self._config
+        return ServerReport(
+            number=number, ip=f"ROS 2, {config.namespace or '/'}", controller=self._front.lease.holder,
+            phase=self.arm.phase, fault=self.arm.fault, detail=self.arm.detail,
+            realtime=[f"targets at {config.rate_hz:g} Hz; the torque is the ROS 2 controller's"],
+            control_pid=os.getpid(), success_rate=1.0, stiffness=config.stiffness or UNKNOWN,
+            box_lower=config.box_lower, box_upper=config.box_upper,
+        )  # fmt: skip
+
+    def stop(self, reason: str) -> None:
+        """Part of `Served`."""
+        self.arm.stop("stopped", f"asked to: {reason}")
+
+    def hold(self) -> None:
+        """Part of `Served`."""
+        self.arm.hold()
+
+    def follow(self, request: Follow) -> None:
+        """Part of `Served`."""
+        require_running(self.arm)
+        position, quaternion = self._checked_pose(request)
+        late = self.arm.time_s - request.deadline_s
+        if late > 0.0:
+            raise Refusal(
+                f"the setpoint came {late * 1e3:.0f} ms after its deadline; look for what delays the client"
+            )
+        self.arm.follow(position, quaternion, request.number)
+
+    def move_gripper(self, request: MoveGripper) -> None:
+        """Part of `Served`."""
+        raise _nothing_done(request)
+
+    def begin(self, request: AnyRequest) -> Iterator[None] | None:
+        """Part of `Served`: resets take longer, recovery and gains do not."""
+        match request:
+            case Recover():
+                self._recover(request.reason)
+                return None
+            case SetGains():
+                self._set_gains(request)
+                return None
+            case Reset():
+                require_running(self.arm)
+                pose = self._checked_pose(request)
+                return pose_reset(self.arm, self._config, *pose, straight=request.straight)
+            case ResetJoints():
+                require_running(self.arm)
+                if len(self._config.joint_names) != len(request.q):
+                    raise Refusal(
+                        f"this arm has {len(self._config.joint_names)} joints, not {len(request.q)}"
+                    )
+                return joint_reset(self.arm, self._config, np.array(request.q))
+        raise _nothing_done(request)
 
     def _await_arm(self) -> None:
         deadline = time.monotonic() + START_S
@@ -164,107 +173,6 @@ class ArmService:
                 )
             time.sleep(LOOK_S)
             self.arm.look()
-
-    def _receive(self) -> None:
-        while True:
-            try:
-                identity, *frames = self._router.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            try:
-                if len(frames) != 1:
-                    raise WireError(f"{len(frames)} frames instead of one")
-                request = decode_request(frames[0])
-            except NotFinite as error:
-                self._answer(identity, Refused(number=error.number, reason=str(error)))
-                continue
-            except WireError as error:
-                _log.warning("dropped a message: %s", error)
-                continue
-            self._lease.renew(identity)
-            try:
-                self._handle(identity, request)
-            except Refusal as error:
-                self._answer(identity, Refused(number=request.number, reason=str(error)))
-
-    def _answer(self, identity: bytes, answer: AnyAnswer) -> None:
-        with suppress(zmq.ZMQError):  # it has gone, or reads nothing
-            self._router.send_multipart([identity, encode(answer)], zmq.NOBLOCK)
-
-    def _handle(self, identity: bytes, request: AnyRequest) -> None:
-        match request:
-            case ShowStatus():
-                self._answer(identity, self._report(request.number))
-                return
-            case Stop():
-                self._abandon("the arm was stopped")
-                self.arm.stop("stopped", f"asked to: {request.reason}")
-            case TakeControl():
-                objection = self._lease.take(identity, request.client)
-                if objection is not None:
-                    raise Refusal(objection)
-            case _:
-                objection = self._lease.objection(identity)
-                if objection is not None:
-                    raise Refusal(objection)
-                if self._command(identity, request):
-                    return
-        self._answer(identity, Done(number=request.number))
-
-    def _command(self, identity: bytes, request: AnyRequest) -> bool:
-        """What the controlling client asks. Returns whether the answer comes later, or not at all."""
-        match request:
-            case Heartbeat():
-                return False
-            case Follow():
-                self._follow(request)
-                return True
-            case Release():
-                self._lease.release(identity)
-                self._abandon("control was released")
-                self.arm.hold()
-                return False
-        if self._operation is not None:
-            raise Refusal("another reset is under way; wait for its answer")
-        match request:
-            case Recover():
-                self._recover(request.reason)
-                return False
-            case SetGains():
-                self._set_gains(request)
-                return False
-            case Reset():
-                require_running(self.arm)
-                position, quaternion = self._checked_pose(request)
-                self._operation = pose_reset(
-                    self.arm, self._config, position, quaternion, straight=request.straight
-                )
-            case ResetJoints():
-                require_running(self.arm)
-                if len(self._config.joint_names) != len(request.q):
-                    raise Refusal(
-                        f"this arm has {len(self._config.joint_names)} joints, not {len(request.q)}"
-                    )
-                self._operation = joint_reset(self.arm, self._config, np.array(request.q))
-            case _:
-                raise Refusal(
-                    f"{type(request).__name__} is nothing that this server does: gripper and load belong to the arm's "
-                    "own ROS 2 controllers"
-                )
-        self._asker = (identity, request.number)
-        return True
-
-    def _follow(self, request: Follow) -> None:
-        if self._operation is not None:
-            raise Refusal("a reset is under way; setpoints are taken after its answer")
-        require_running(self.arm)
-        position, quaternion = self._checked_pose(request)
-        late = self.arm.time_s - request.deadline_s
-        if late > 0.0:
-            raise Refusal(
-                f"the setpoint came {late * 1e3:.0f} ms after its deadline; look for what delays the client"
-            )
-        self.arm.follow(position, quaternion, request.number)
 
     def _checked_pose(self, request: Follow | Reset) -> tuple[Array, Array]:
         for axis, value, least, most in zip(
@@ -310,30 +218,6 @@ class ArmService:
         if self.arm.fault:
             raise Refusal(f"{self.arm.fault} stays: {self.arm.detail}")
 
-    def _go_on(self) -> None:
-        """Resumes what takes longer, and answers when it has ended."""
-        assert self._operation is not None
-        identity, number = self._asker
-        if self._lease.objection(identity) is not None:
-            self._abandon("the client that asked has lost control")
-            self.arm.hold()
-            return
-        try:
-            next(self._operation)
-        except StopIteration:
-            self._operation = None
-            self._answer(identity, Done(number=number))
-        except Refusal as error:
-            self._operation = None
-            self.arm.hold()
-            self._answer(identity, Refused(number=number, reason=str(error)))
-
-    def _abandon(self, reason: str) -> None:
-        if self._operation is not None:
-            self._operation = None
-            identity, number = self._asker
-            self._answer(identity, Refused(number=number, reason=reason))
-
     def _state(self) -> ArmState:
         arm = self.arm
         return ArmState(
@@ -341,18 +225,15 @@ class ArmService:
             quaternion=_four(arm.quaternion), twist=_six(arm.twist), wrench=_six(arm.wrench),
             gripper_width=0.0, gripper_target=0.0, phase=arm.phase, fault=arm.fault, detail=arm.detail,
             setpoint=arm.setpoint, setpoint_ns=arm.setpoint_ns, tank_fraction=1.0, gamma=1.0,
-            controller=self._lease.holder, success_rate=1.0,
+            controller=self._front.lease.holder, success_rate=1.0,
         )  # fmt: skip
 
-    def _report(self, number: int) -> ServerReport:
-        config = self._config
-        return ServerReport(
-            number=number, ip=f"ROS 2, {config.namespace or '/'}", controller=self._lease.holder,
-            phase=self.arm.phase, fault=self.arm.fault, detail=self.arm.detail,
-            realtime=[f"targets at {config.rate_hz:g} Hz; the torque is the ROS 2 controller's"],
-            control_pid=os.getpid(), success_rate=1.0, stiffness=config.stiffness or UNKNOWN,
-            box_lower=config.box_lower, box_upper=config.box_upper,
-        )  # fmt: skip
+
+def _nothing_done(request: AnyRequest) -> Refusal:
+    return Refusal(
+        f"{type(request).__name__} is nothing that this server does: gripper and load belong to the arm's own ROS 2 "
+        "controllers"
+    )
 
 
 def _three(values: Array) -> Three:

@@ -2,7 +2,7 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from serl_servers.franka.lease import LEASE_S, Lease
+from serl_servers.lease import LEASE_S, Lease
 
 CLIENTS = [b"a", b"b", b"c"]
 
