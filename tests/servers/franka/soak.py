@@ -1,6 +1,6 @@
 """An actor at work without end in front of twin (lockstep), control process and server: what grows, and what drifts."""
 
-import contextlib
+import logging
 import multiprocessing
 import time
 from pathlib import Path
@@ -23,6 +23,8 @@ SETTLED_TICKS = 200
 """After a motion has begun: states before its first torque are not counted, and shares are of the last 100 ticks."""
 WARM = 0.3
 """Share of the time after which nothing may grow any more."""
+
+_log = logging.getLogger(__name__)
 
 
 class Soak(NamedTuple):
@@ -54,8 +56,10 @@ def work(address: str) -> None:
         except RobotFault:
             time.sleep(RECOVERY_PERIOD_S)
             if robot.observe().fault is not None:
-                with contextlib.suppress(RobotFault):
+                try:
                     robot.recover("the machine was too busy")
+                except RobotFault as refused:
+                    _log.warning("%s", refused)
 
 
 def soak(folder: Path, ip: str, seconds: float) -> Soak:
