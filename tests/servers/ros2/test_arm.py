@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("cyclonedds")
 
 from graph import Graph, pose, position_of
-from rig import ENVIRONMENT, end, free_port, start, wait_until
+from rig import ENVIRONMENT, end, free_port, recover, start, wait_until
 from serl_envs.remote import RemoteRobot
 from serl_envs.robot import RobotFault, Setpoint
 from serl_servers.franka.command_line import run as run_operator
@@ -120,16 +120,6 @@ def go_home(client):
                 raise
     wait_until(lambda: client.await_state() and np.abs(client.state.twist).max() < 1e-3, 10.0)
     client.keep_control()
-
-
-def recover(client):
-    deadline = time.monotonic() + 20.0
-    while client.await_state().fault:
-        assert time.monotonic() < deadline, client.state.detail
-        with contextlib.suppress(RobotRefused):
-            client.keep_control()
-            client.ask(Recover(number=client.next_number(), reason="the test before"))
-        time.sleep(0.1)
 
 
 def reset_to(client, position, quaternion=TURN, **options):

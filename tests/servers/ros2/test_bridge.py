@@ -14,11 +14,11 @@ pytest.importorskip("pylibfranka")
 pytest.importorskip("cyclonedds")
 
 from graph import Graph, encode, joints, pose, position_of, quaternion_of
-from rig import ENVIRONMENT, end, running, start, start_server, wait_until
+from rig import ENVIRONMENT, end, recover, running, start, start_server, wait_until
 
 from serl_suite.control.rotations import quaternion_inverse, rotate, rotation_difference
 from serl_suite.wire.robot_client import RobotClient, RobotRefused
-from serl_suite.wire.robot_messages import Recover, Reset, ResetJoints
+from serl_suite.wire.robot_messages import Reset, ResetJoints
 
 DOWN = (1.0, 0.0, 0.0, 0.0)
 HOME = np.array([0.45, 0.0, 0.35])
@@ -77,16 +77,6 @@ def arm(rig):
 
 def beside(x, y, z):
     return HOME + np.array([x, y, z])
-
-
-def recover(client):
-    deadline = time.monotonic() + 20.0
-    while client.await_state().fault:
-        assert time.monotonic() < deadline, client.state.detail
-        with contextlib.suppress(RobotRefused):
-            client.keep_control()
-            client.ask(Recover(number=client.next_number(), reason="the test before"), 20.0)
-        time.sleep(0.1)
 
 
 def stream(talker, make, seconds, until=lambda: False):
