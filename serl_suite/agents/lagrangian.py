@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from serl_suite.agents.agent import BadAgent
+from serl_suite.agents.module_state import load_module, module_state
 from serl_suite.agents.optimiser import adam_state, descend, load_adam_state, make_adam
 from serl_suite.agents.rlpd import RLPD
 from serl_suite.agents.rlpd_config import RLPDConfig
@@ -130,8 +131,8 @@ class LagrangianRLPD(RLPD):
     def state_dict(self) -> dict[str, Tensor]:
         """A copy of everything that the next update depends on."""
         state = {
-            **{f"cost_critic.{k}": v for k, v in self.cost_critic.state_dict().items()},
-            **{f"target_cost_critic.{k}": v for k, v in self.target_cost_critic.state_dict().items()},
+            **module_state("cost_critic", self.cost_critic),
+            **module_state("target_cost_critic", self.target_cost_critic),
             **adam_state("cost_optimiser", self._cost_optimiser),
             **adam_state("multiplier_optimiser", self._multiplier_optimiser),
             "log_multiplier": self.log_multiplier,
@@ -145,11 +146,8 @@ class LagrangianRLPD(RLPD):
             BadAgent: It is of an agent with other settings; nothing was changed.
         """
         super().load_state_dict(state)
-        for name, module in (
-            ("cost_critic.", self.cost_critic),
-            ("target_cost_critic.", self.target_cost_critic),
-        ):
-            module.load_state_dict({k[len(name) :]: v for k, v in state.items() if k.startswith(name)})
+        load_module("cost_critic", self.cost_critic, state)
+        load_module("target_cost_critic", self.target_cost_critic, state)
         load_adam_state("cost_optimiser", self._cost_optimiser, state)
         load_adam_state("multiplier_optimiser", self._multiplier_optimiser, state)
         with torch.no_grad():

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from serl_suite.agents.agent import BadAgent
+from serl_suite.agents.module_state import load_module, module_state
 from serl_suite.agents.optimiser import adam_state, descend, load_adam_state, make_adam
 from serl_suite.agents.rlpd import RLPD, make_actor
 from serl_suite.agents.rlpd_config import RLPDConfig
@@ -141,9 +142,9 @@ class RecoveryRLPD(RLPD):
     def state_dict(self) -> dict[str, Tensor]:
         """A copy of everything that the next update depends on."""
         state = {
-            **{f"recovery.{k}": v for k, v in self.recovery.state_dict().items()},
-            **{f"risk_critic.{k}": v for k, v in self.risk_critic.state_dict().items()},
-            **{f"target_risk_critic.{k}": v for k, v in self.target_risk_critic.state_dict().items()},
+            **module_state("recovery", self.recovery),
+            **module_state("risk_critic", self.risk_critic),
+            **module_state("target_risk_critic", self.target_risk_critic),
             **adam_state("risk_optimiser", self._risk_optimiser),
             **adam_state("recovery_optimiser", self._recovery_optimiser),
         }
@@ -156,12 +157,9 @@ class RecoveryRLPD(RLPD):
             BadAgent: It is of an agent with other settings; nothing was changed.
         """
         super().load_state_dict(state)
-        for name, module in (
-            ("recovery.", self.recovery),
-            ("risk_critic.", self.risk_critic),
-            ("target_risk_critic.", self.target_risk_critic),
-        ):
-            module.load_state_dict({k[len(name) :]: v for k, v in state.items() if k.startswith(name)})
+        load_module("recovery", self.recovery, state)
+        load_module("risk_critic", self.risk_critic, state)
+        load_module("target_risk_critic", self.target_risk_critic, state)
         load_adam_state("risk_optimiser", self._risk_optimiser, state)
         load_adam_state("recovery_optimiser", self._recovery_optimiser, state)
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from serl_suite.agents.agent import BadAgent
+from serl_suite.agents.module_state import load_module, module_state
 from serl_suite.agents.optimiser import adam_state, compiled_step, differentiate, load_adam_state, make_adam
 from serl_suite.agents.rlpd_config import RLPDConfig
 from serl_suite.data.replay import Batch
@@ -155,9 +156,9 @@ class RLPD:
     def state_dict(self) -> dict[str, Tensor]:
         """A copy of everything that the next update depends on."""
         state = {
-            **{f"actor.{k}": v for k, v in self.actor.state_dict().items()},
-            **{f"critic.{k}": v for k, v in self.critic.state_dict().items()},
-            **{f"target_critic.{k}": v for k, v in self.target_critic.state_dict().items()},
+            **module_state("actor", self.actor),
+            **module_state("critic", self.critic),
+            **module_state("target_critic", self.target_critic),
             **adam_state("critic_optimiser", self._critic_optimiser),
             **adam_state("actor_optimiser", self._actor_optimiser),
             "log_temperature": self.log_temperature,
@@ -179,14 +180,9 @@ class RLPD:
                 f"the checkpoint does not fit this agent: {odd[0]} is {there} there and {here} here, one of {len(odd)} "
                 "differences; set agent and device back to what it was trained with, or begin a new run"
             )
-        for name, module in (
-            ("actor", self.actor),
-            ("critic", self.critic),
-            ("target_critic", self.target_critic),
-        ):
-            module.load_state_dict(
-                {k[len(name) + 1 :]: v for k, v in state.items() if k.startswith(f"{name}.")}
-            )
+        load_module("actor", self.actor, state)
+        load_module("critic", self.critic, state)
+        load_module("target_critic", self.target_critic, state)
         load_adam_state("critic_optimiser", self._critic_optimiser, state)
         load_adam_state("actor_optimiser", self._actor_optimiser, state)
         with torch.no_grad():
