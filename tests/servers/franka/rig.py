@@ -165,9 +165,9 @@ def wait_until(condition, timeout_s: float = 10.0, what: str = "") -> None:
         time.sleep(0.02)
 
 
-def recover(client: RobotClient) -> None:
-    """Clears what the test before has left."""
-    deadline = time.monotonic() + 20.0
+def recover(client: RobotClient, within_s: float = 20.0) -> None:
+    """Clears what the test before has left; recoveries come 2 s apart."""
+    deadline = time.monotonic() + within_s
     while client.await_state().fault:
         assert time.monotonic() < deadline, client.state.detail
         with contextlib.suppress(RobotRefused):

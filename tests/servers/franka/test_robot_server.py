@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from rig import report, running, wait_until
+from rig import recover, report, running, wait_until
 
 pytest.importorskip("pylibfranka")
 
@@ -45,28 +45,17 @@ def rig(tmp_path_factory):
 @pytest.fixture
 def client(rig):
     with contextlib.closing(RobotClient(rig.address, name="test")) as made:
-        recover_if_stopped(made)
+        recover(made, 10.0)
         yield made
 
 
 @pytest.fixture
 def robot(rig):
     with contextlib.closing(RobotClient(rig.address, name="before")) as made:
-        recover_if_stopped(made)
+        recover(made, 10.0)
     made = RemoteRobot(rig.address)
     yield made
     made.stop()
-
-
-def recover_if_stopped(client):
-    """A test leaves its fault behind; recoveries come 2 s apart."""
-    deadline = time.monotonic() + 10.0
-    while client.await_state().fault:
-        assert time.monotonic() < deadline, client.state.detail
-        with contextlib.suppress(RobotRefused):
-            client.keep_control()
-            client.ask(Recover(number=client.next_number(), reason="the test before"), 20.0)
-        time.sleep(0.1)
 
 
 def moved(x=0.0, y=0.0, z=0.0):
@@ -204,7 +193,7 @@ def test_silence_holds_then_stops_and_latches(client):
     follow(client, HOME)
     assert "stale_setpoint" in next_refusal(client)[1]
     assert "stale_setpoint" in refusal_of(client, reset_to(client, HOME))
-    recover_if_stopped(client)
+    recover(client, 10.0)
     client.keep_control()
     client.ask(Stop(number=client.next_number(), reason="to have a fault again"))
     wait_until(lambda: client.await_state().phase == "stopped", 2.0)
