@@ -4,6 +4,8 @@ The same in front of every kind of arm; what is behind it is a `Served`.
 """
 
 import logging
+import math
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Protocol
@@ -24,6 +26,7 @@ from serl_suite.wire.robot_messages import (
     Heartbeat,
     MoveGripper,
     NotFinite,
+    Recover,
     Refused,
     Release,
     ServerReport,
@@ -39,6 +42,8 @@ __all__ = ["Front", "Refusal", "Served"]
 
 MAX_MESSAGE_BYTES = 64 * 1024
 FAREWELL_MS = 200
+RECOVERY_PERIOD_S = 2.0
+"""Recoveries come no faster: whoever recovers before every command hides collisions."""
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +54,10 @@ class Refusal(SerlError):
 
 class Served(Protocol):
     """An arm, as it is asked by those who may. Every `SerlError` that it raises becomes the client's answer."""
+
+    @property
+    def fault(self) -> str:
+        """The latched one's name; empty: none."""
 
     def report(self, number: int) -> ServerReport:
         """The server's state in words, as the answer to a request."""
@@ -66,7 +75,8 @@ class Served(Protocol):
         """Starts to move the fingers."""
 
     def begin(self, request: AnyRequest) -> Iterator[None] | None:
-        """Anything else. Returns what goes on with each `Front.go_on` until it ends; None: it is done already."""
+        """Anything else; a recovery only where there is a fault, and not too soon after the last. Returns what goes on
+        with each `Front.go_on` until it ends; None: it is done already."""
 
 
 class Front:
@@ -105,6 +115,7 @@ class Front:
         self._operation: Iterator[None] | None = None
         self._asker = (b"", 0)
         """Who asked for the operation, and its number."""
+        self._recovered_at = -math.inf
 
     @property
     def busy(self) -> bool:
@@ -206,8 +217,24 @@ class Front:
                 return True
         if self.busy:
             raise Refusal("another reset or setting is under way; wait for its answer")
+        if isinstance(request, Recover):
+            self._admit(request)
         self._operation, self._asker = self._served.begin(request), (identity, request.number)
         return self._operation is None
+
+    def _admit(self, request: Recover) -> None:
+        """Raises: Refusal, where there is nothing to recover from, or the last recovery was too short ago."""
+        fault, now = self._served.fault, time.monotonic()
+        passed_s = now - self._recovered_at
+        if not fault:
+            raise Refusal("there is no fault to recover from")
+        if passed_s < RECOVERY_PERIOD_S:
+            raise Refusal(
+                f"the last recovery was {passed_s:.1f} s ago; at most one in {RECOVERY_PERIOD_S:.0f} s: find out what "
+                "stops the arm"
+            )
+        self._recovered_at = now
+        _log.warning("recovering from %s: %s", fault, request.reason)
 
     def _abandon(self, reason: str) -> None:
         if self._operation is not None:

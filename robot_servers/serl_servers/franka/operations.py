@@ -1,7 +1,6 @@
 """What takes longer than an answer: resets, recovery, gains, load. Each is a generator that goes on with each new state
 of the arm, and is done when it ends."""
 
-import logging
 import time
 from collections.abc import Callable, Iterator
 
@@ -31,16 +30,12 @@ from serl_suite.wire.robot_messages import (
 
 __all__ = ["Operations"]
 
-RECOVERY_PERIOD_S = 2.0
-"""Recoveries come no faster: whoever recovers before every command hides collisions."""
 ANSWER_S = 5.0
 
 _GAINS_REFUSED = {
     Gains.TOO_DEAR: "the energy tank cannot pay for these gains here; reset, or go closer to the target",
     Gains.UNSTABLE: "these gains are above the bound for the tick's rate; lower stiffness or damping ratio",
 }
-
-_log = logging.getLogger(__name__)
 
 
 class Operations:
@@ -56,7 +51,6 @@ class Operations:
         """In force: its gains change."""
         self._started_with = config
         self._link, self._limits = link, joint_limits()
-        self._recovered_at = -RECOVERY_PERIOD_S
 
     def begin(self, request: AnyRequest, hand: Hand | None) -> Iterator[None]:
         """Checks what is asked, and returns what does it.
@@ -70,7 +64,7 @@ class Operations:
         """
         link = self._link
         if isinstance(request, Recover):
-            return self._recover(request.reason)
+            return self._recover()
         require_running(link)
         match request:
             case Reset():
@@ -101,17 +95,8 @@ class Operations:
         check_pose(self.config, request)
         return np.array(request.position), np.array(request.quaternion) / np.linalg.norm(request.quaternion)
 
-    def _recover(self, reason: str) -> Iterator[None]:
-        link, now = self._link, time.monotonic()
-        if not link.fault:
-            raise Refusal("there is no fault to recover from")
-        if now - self._recovered_at < RECOVERY_PERIOD_S:
-            raise Refusal(
-                f"the last recovery was {now - self._recovered_at:.1f} s ago; at most one in "
-                f"{RECOVERY_PERIOD_S:.0f} s: find out what stops the arm"
-            )
-        self._recovered_at = now
-        _log.warning("recovering from %s: %s", link.fault, reason)
+    def _recover(self) -> Iterator[None]:
+        link = self._link
         if link.phase is Phase.ENDED or link.fault == "connection_lost":
             yield from link.starting()
             self.config = self._started_with

@@ -112,6 +112,11 @@ class RobotService:
             self.hand.close()
         self._front.close()
 
+    @property
+    def fault(self) -> str:
+        """Part of `Served`."""
+        return self.link.fault
+
     def report(self, number: int) -> ServerReport:
         """Part of `Served`."""
         link, config = self.link, self._operations.config

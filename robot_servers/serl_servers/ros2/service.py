@@ -4,7 +4,6 @@ One thread, which waits for nothing but the next request or the next target's ti
 as a Franka's: one controller at a time, setpoints with a deadline, faults that latch.
 """
 
-import logging
 import math
 import os
 import time
@@ -38,16 +37,12 @@ from serl_suite.wire.robot_messages import (
 __all__ = ["ArmService", "ArmSilent"]
 
 START_S = 5.0
-RECOVERY_PERIOD_S = 2.0
-"""Recoveries come no faster: whoever recovers before every command hides collisions."""
 SILENCE_S = 0.05
 """The state is published so often even where there is no new one."""
 LOOK_S = 0.005
 NORM_TOLERANCE = 1e-3
 STIFFNESS_TOLERANCE = 0.01
 UNKNOWN: Six = (math.nan,) * 6
-
-_log = logging.getLogger(__name__)
 
 
 class ArmSilent(SerlError):
@@ -70,7 +65,7 @@ class ArmService:
         self._config = config
         self.arm = Ros2Arm(transport, config)
         self._front = Front(config.bind, keys, self)
-        self._recovered_at = self._published_at = -math.inf
+        self._published_at = -math.inf
         self._due_at = time.monotonic()
         try:
             self.arm.compile()
@@ -104,6 +99,11 @@ class ArmService:
         """Leaves the arm to its controller, at rest."""
         self.arm.close()
         self._front.close()
+
+    @property
+    def fault(self) -> str:
+        """Part of `Served`."""
+        return self.arm.fault
 
     def report(self, number: int) -> ServerReport:
         """Part of `Served`."""
@@ -143,7 +143,7 @@ class ArmService:
         """Part of `Served`: resets take longer, recovery and gains do not."""
         match request:
             case Recover():
-                self._recover(request.reason)
+                self._recover()
                 return None
             case SetGains():
                 self._set_gains(request)
@@ -203,17 +203,7 @@ class ArmService:
             raise Refusal("the clips must lie on both sides of 0")
         self.arm.lead_m, self.arm.lead_rad = min(clips[:3]), min(clips[3:])
 
-    def _recover(self, reason: str) -> None:
-        now = time.monotonic()
-        if not self.arm.fault:
-            raise Refusal("there is no fault to recover from")
-        if now - self._recovered_at < RECOVERY_PERIOD_S:
-            raise Refusal(
-                f"the last recovery was {now - self._recovered_at:.1f} s ago; at most one in "
-                f"{RECOVERY_PERIOD_S:.0f} s: find out what stops the arm"
-            )
-        self._recovered_at = now
-        _log.warning("recovering from %s: %s", self.arm.fault, reason)
+    def _recover(self) -> None:
         self.arm.recover()
         if self.arm.fault:
             raise Refusal(f"{self.arm.fault} stays: {self.arm.detail}")
