@@ -24,6 +24,10 @@ STRONGEST_N = 100.0
 """An arm that may push harder breaks what it is to learn on."""
 GRASP_MAX_N = 70.0
 """What a Franka Hand holds for long."""
+MIN_SIDE = 16
+"""[pixels]"""
+TWIN_SIDE = 640
+"""[pixels]: what a twin's offscreen buffer holds."""
 
 Three = tuple[float, float, float]
 Six = tuple[float, float, float, float, float, float]
@@ -88,13 +92,49 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Camera(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A camera that looks at the task."""
+    """A camera that looks at the task, and the square picture that is taken from it."""
 
-    name: str
+    name: Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9_]{0,31}$")]
     """As in observations."""
-    driver: Literal["realsense", "v4l2"]
+    driver: Literal["realsense", "v4l2", "twin"]
     serial: str
-    """Of a RealSense, as printed on it; of another camera its path, such as /dev/video0."""
+    """Of a RealSense, as `serl camera list` shows it, or a recording of one, NAME.db3; of another camera its path, such
+    as /dev/v4l/by-id/..., or a video file; of a twin the name of the camera in its scene."""
+    width: Annotated[int, msgspec.Meta(ge=MIN_SIDE, le=4096)] = 640
+    """What the camera is asked for [pixels]; it must have such a mode."""
+    height: Annotated[int, msgspec.Meta(ge=MIN_SIDE, le=4096)] = 480
+    rate_hz: Annotated[int, msgspec.Meta(ge=10, le=120)] = 30
+    crop: tuple[int, int, int] | None = None
+    """Left edge, upper edge and side of the square that is cut out [pixels]; None: the largest, in the middle."""
+    size: Annotated[int, msgspec.Meta(ge=MIN_SIDE, le=1024)] = 128
+    """Side of the picture that is made of it [pixels]: as large as the task observes it."""
+    exposure_ms: Literal["auto", "lock"] | Positive = "auto"
+    """lock: found by the camera after it was opened, and kept; a number: set, and kept."""
+    white_balance_k: Literal["auto", "lock"] | Positive = "auto"
+    """Likewise, a colour temperature."""
+    calibration: str | None = None
+    """File that `serl camera calibrate` wrote: with it, the lens's distortion is taken out."""
+
+    def __post_init__(self) -> None:
+        x, y, side = self.square
+        if min(x, y) < 0 or side < 1 or x + side > self.width or y + side > self.height:
+            raise BadRig(
+                f"camera {self.name}: the square of {side} at ({x}, {y}) is not inside {self.width}x{self.height}"
+            )
+        if self.driver == "twin" and (self.width != self.height or self.width > TWIN_SIDE):
+            raise BadRig(
+                f"camera {self.name}: a twin draws squares of at most {TWIN_SIDE} pixels; set width and height alike"
+            )
+        if self.size > side:
+            raise BadRig(
+                f"camera {self.name}: a picture of {self.size} pixels can't be had from a square of {side}; lower size"
+            )
+
+    @property
+    def square(self) -> tuple[int, int, int]:
+        """Left edge, upper edge and side of what is cut out."""
+        side = min(self.width, self.height)
+        return self.crop or ((self.width - side) // 2, (self.height - side) // 2, side)
 
 
 class Teleop(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -110,8 +150,8 @@ class Rig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     arm: str
     """Address of the arm; of a twin, for example 127.0.0.1."""
-    driver: Literal["pylibfranka"] = "pylibfranka"
-    """Which program speaks to the arm."""
+    driver: Literal["pylibfranka", "ros2"] = "pylibfranka"
+    """What speaks to the arm: libfranka, in `serl robot franka`; or a compliant ROS 2 controller, behind `serl ros2 arm`."""
     server: str = "tcp://127.0.0.1:5755"
     """Where the robot server listens; states are published at the port after it."""
     keys: str | None = None
@@ -135,6 +175,8 @@ class Rig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     scene: str | None = None
     """Simulation only: where a wire twin tells and takes the poses of its things, tcp://HOST:1339."""
     cameras: tuple[Camera, ...] = ()
+    camera_server: str = "tcp://127.0.0.1:5757"
+    """Where the camera server listens; its key pairs are the robot server's."""
     teleop: Teleop | None = None
     source: str = ""
     """The file that it was read from; filled in by who reads it."""
@@ -148,6 +190,7 @@ class Rig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             ) from None
         try:
             local = is_loopback(self.server)
+            cameras_local = is_loopback(self.camera_server)
             scene_is_local = self.scene is None or is_loopback(self.scene)
         except AddressError as error:
             raise BadRig(str(error)) from error
@@ -156,12 +199,25 @@ class Rig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
                 f"server: {self.server} can be reached from other machines, which takes keys; make them with `serl "
                 "keys make` and name them under keys"
             )
+        if not cameras_local and self.keys is None:
+            raise BadRig(
+                f"camera_server: {self.camera_server} can be reached from other machines, which takes keys, as server does"
+            )
         if not scene_is_local:
             raise BadRig(f"scene: {self.scene} is on another machine; a twin shows its scene on its own only")
+        if self.pace == "lockstep" and self.driver == "ros2":
+            raise BadRig("pace: a ROS 2 controller does not wait for a twin's time; take realtime")
         if self.pace == "lockstep" and self.scene is None:
             raise BadRig("pace: no arm of metal can wait, so lockstep needs a twin's scene; take realtime")
         if len({camera.name for camera in self.cameras}) < len(self.cameras):
             raise BadRig("cameras: two have the same name")
+        if self.scene is None and any(camera.driver == "twin" for camera in self.cameras):
+            raise BadRig("cameras: driver twin sees a wire twin's scene, and this rig has none; add scene")
+        if self.pace == "lockstep" and self.cameras:
+            raise BadRig(
+                "cameras: they see real time pass, and pace is lockstep, where it does not; take realtime, or list none: "
+                "pictures of a twin are then drawn by who asks"
+            )
         force = max(
             k * clip for k, clip in zip(self.control.stiffness[:3], self.control.clip[:3], strict=True)
         )
@@ -174,6 +230,11 @@ class Rig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
                 f"control: a stiffness of {max(self.control.stiffness[:3]):g} N/m is above "
                 f"limits.stiffness_n_per_m, {self.limits.stiffness_n_per_m:g}"
             )
+
+    @property
+    def serve(self) -> str:
+        """The command that starts its robot server."""
+        return f"serl {'ros2 arm' if self.driver == 'ros2' else 'robot franka'} --rig {self.source}"
 
 
 def read_rig(path: Path) -> Rig:

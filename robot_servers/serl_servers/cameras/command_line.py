@@ -1,0 +1,163 @@
+"""`serl camera`: the cameras of a rig."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import msgspec
+import tyro
+
+from serl_servers.commands import Commands, run_command
+from serl_suite.cli.stopping import stop_on_signals
+from serl_suite.rig import Rig, read_rig
+from serl_suite.wire.camera_client import CameraClient, CamerasUnreachable
+from serl_suite.wire.keys import client_keys
+
+__all__ = ["COMMANDS", "run"]
+
+SERVE = """Serve the cameras of a rig: a process for each, and the service that shows what they see.
+
+  serl camera serve --rig hardware/rigs/fr3.yaml
+
+A camera that is missing, unplugged, frozen or black is a fault that clients see; it is opened again by itself."""
+VIEW = """Show what the cameras of a rig see, as their server has it.
+
+  serl camera view --rig hardware/rigs/fr3.yaml                  live, in a browser
+  serl camera view --rig hardware/rigs/fr3.yaml --out now.png    once, in a file"""
+RECORD = """Record what the cameras of a rig see, as their server has it: a video without loss for each, and when each picture
+was taken.
+
+  serl camera record --rig hardware/rigs/fr3.yaml --seconds 20 --out recordings/today"""
+CALIBRATE = """Find out what a camera's lens does, from pictures of a board, and write it to a file for the rig.
+
+  serl camera calibrate --rig hardware/rigs/fr3.yaml --camera wrist --out hardware/calibration/wrist.yaml
+  serl camera calibrate --rig hardware/rigs/fr3.yaml --camera wrist --out FILE --images pictures/
+
+Without --images it looks through the camera itself: end the camera server, and move the board about, into the corners
+and tilted, until it has seen enough. The board is ChArUco, or with --board chess a chessboard."""
+LIST = """List the cameras that are plugged in, and those of a rig.
+
+  serl camera list
+  serl camera list --rig hardware/rigs/fr3.yaml"""
+
+Options = TypeVar("Options")
+
+
+class _Rigged(msgspec.Struct, frozen=True, kw_only=True):
+    rig: Path
+    """The rig's file."""
+
+
+class _Serve(_Rigged, frozen=True, kw_only=True):
+    pass
+
+
+class _List(msgspec.Struct, frozen=True, kw_only=True):
+    rig: Path | None = None
+    """The rig's file: which of its cameras are there."""
+
+
+class _View(_Rigged, frozen=True, kw_only=True):
+    out: Path | None = None
+    """Picture to write, instead of showing them live."""
+    port: int = 8765
+    """For the browser, on this machine."""
+
+
+class _Record(_Rigged, frozen=True, kw_only=True):
+    out: Path
+    """New folder."""
+    seconds: float = 10.0
+
+
+class _Calibrate(_Rigged, frozen=True, kw_only=True):
+    camera: str
+    """Its name in the rig."""
+    out: Path
+    """File to write."""
+    images: Path | None = None
+    """Folder of pictures of the board, instead of the camera."""
+    board: str = "charuco"
+    """charuco or chess."""
+    squares: tuple[int, int] = (8, 6)
+    """Of the board, across and down."""
+    square_mm: float = 30.0
+    """Side of a square."""
+    marker_mm: float = 22.0
+    """Side of a ChArUco marker."""
+    views: Annotated[int, msgspec.Meta(ge=5)] = 20
+    """Pictures of the board that are looked for."""
+
+
+def _parse(kind: type[Options], word: str, text: str, arguments: Sequence[str]) -> Options:
+    return tyro.cli(kind, args=list(arguments), prog=f"serl camera {word}", description=text)
+
+
+def _serve(arguments: Sequence[str]) -> int:
+    rig = read_rig(_parse(_Serve, "serve", SERVE, arguments).rig)
+    stop = stop_on_signals()
+    from serl_servers.cameras.service import CameraService
+
+    service = CameraService(rig)
+    try:
+        names = ", ".join(camera.name for camera in rig.cameras)
+        print(f"serving {names} on {rig.camera_server}; Ctrl-C ends it", flush=True)  # noqa: T201
+        service.run(stop.is_set)
+    finally:
+        service.close()
+    return 0
+
+
+def _view(arguments: Sequence[str]) -> int:
+    options = _parse(_View, "view", VIEW, arguments)
+    rig = read_rig(options.rig)
+    stop = stop_on_signals()
+    from PIL import Image
+
+    from serl_servers.cameras.view import Viewer, sheet
+
+    client = _connect(rig)
+    try:
+        if options.out is not None:
+            for name in client.names:
+                client.await_next(name, 1.0)
+            Image.fromarray(sheet(client)).save(options.out)
+            faults = [(name, *client.fault(name)) for name in client.names if client.fault(name)[0]]
+            for name, fault, detail in faults:
+                print(f"camera {name}: {fault}: {detail}", file=sys.stderr)  # noqa: T201
+            return 1 if faults else 0
+        viewer = Viewer(client, options.port)
+        print(f"look at {viewer.address}; Ctrl-C ends it", flush=True)  # noqa: T201
+        stop.wait()
+        viewer.close()
+    finally:
+        client.close()
+    return 0
+
+
+def _connect(rig: Rig) -> CameraClient:
+    """Raises: CamerasUnreachable, naming the command that starts the server."""
+    keys = client_keys(rig.keys, rig.server_key) if rig.keys is not None else None
+    try:
+        return CameraClient(rig.camera_server, keys)
+    except CamerasUnreachable as error:
+        raise CamerasUnreachable(
+            f"no camera server answers at {rig.camera_server}; start it: serl camera serve --rig {rig.source}"
+        ) from error
+
+
+COMMANDS: Commands = {
+    "serve": (_serve, "serve the cameras of a rig: actors, views and recordings ask for what they see"),
+    "view": (_view, "show what the cameras see, live in a browser or in a file"),
+}
+"""What follows `serl camera`, and one line of help each."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one of the commands; 0 success, 1 failure, 2 wrong usage.
+
+    Raises:
+        SerlError: Says what is wrong and what to do.
+    """
+    return run_command("serl camera", COMMANDS, arguments)

@@ -1,0 +1,217 @@
+"""Intel RealSense, through librealsense's own pipeline: a camera by its serial number, or a recording of one."""
+
+import importlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from serl_servers.cameras.driver import CameraFault, Found, Frame
+from serl_suite.rig import Camera
+
+__all__ = ["RECORDING", "RealSense", "find_realsense"]
+
+RECORDING = ".db3"
+SETTLE_S = 1.5
+"""Automatic exposure and white balance have found their values by then."""
+
+
+def load_library() -> Any:  # noqa: ANN401 - a module without types
+    """Returns pyrealsense2.
+
+    Raises:
+        CameraFault: It is not installed, or cannot be loaded; says what to install.
+    """
+    try:
+        return importlib.import_module("pyrealsense2")
+    except ImportError as error:
+        raise CameraFault(
+            "no_driver",
+            f"pyrealsense2 cannot be loaded ({error}); pip install 'serl-suite[cameras]', and apt-get install libusb-1.0-0",
+        ) from error
+
+
+def find_realsense() -> Iterator[Found]:
+    """Yields the RealSense cameras that are plugged in.
+
+    Raises:
+        CameraFault: There is no pyrealsense2.
+    """
+    rs = load_library()
+    for device in rs.context().query_devices():
+        info = {
+            name: device.get_info(kind)
+            for name, kind in (
+                ("serial", rs.camera_info.serial_number),
+                ("name", rs.camera_info.name),
+                ("usb", rs.camera_info.usb_type_descriptor),
+                ("firmware", rs.camera_info.firmware_version),
+            )
+            if device.supports(kind)
+        }
+        text = f"{info.get('name', 'RealSense')}, USB {info.get('usb', '?')}, firmware {info.get('firmware', '?')}"
+        yield Found("realsense", info.get("serial", "?"), text)
+
+
+class RealSense:
+    """Implements `CameraDriver` for the colour stream.
+
+    Args:
+        camera: As the rig has it.
+        device: To be used instead of looking for the serial; of pyrealsense2.
+
+    Raises:
+        CameraFault: It is not there, has no such mode or no such setting, or another program has it.
+    """
+
+    def __init__(self, camera: Camera, device: object = None) -> None:
+        self._rs = rs = load_library()
+        self._camera = camera
+        self._context = rs.context()
+        self._device = self._find() if device is None else device
+        self._pipeline = rs.pipeline(self._context)
+        self._pipeline.set_device(self._device)
+        config = rs.config()
+        config.enable_stream(rs.stream.color, camera.width, camera.height, rs.format.rgb8, camera.rate_hz)
+        try:
+            self._pipeline.start(config)
+        except RuntimeError as error:
+            raise self._not_started(error) from error
+        try:
+            self._set_all()
+        except CameraFault:
+            self.close()
+            raise
+
+    def read(self, timeout_s: float) -> Frame | None:
+        """Waits for the next frame and returns the newest; None: there was none for so long.
+
+        Raises:
+            CameraFault: The camera was unplugged.
+        """
+        deadline = time.monotonic() + timeout_s
+        while (left_s := deadline - time.monotonic()) > 0:
+            try:
+                came, frames = self._pipeline.try_wait_for_frames(max(1, int(left_s * 1e3)))
+            except RuntimeError as error:
+                raise self._gone(str(error)) from error
+            arrived_ns = time.monotonic_ns()
+            colour = frames.get_color_frame() if came else None
+            if colour:  # a set may come without
+                pixels = np.array(colour.get_data(), np.uint8)  # the library's own buffers are few
+                return Frame(pixels, colour.get_frame_number(), colour.get_timestamp() * 1e-3, arrived_ns)
+        if not self._is_recording and not self._device.is_connected():
+            raise self._gone("it is not connected any more")
+        return None
+
+    def close(self) -> None:
+        """Lets the camera go; call once."""
+        self._pipeline.stop()
+
+    @property
+    def _is_recording(self) -> bool:
+        return bool(self._device.is_playback())
+
+    def _gone(self, cause: str) -> CameraFault:
+        return CameraFault(
+            "unplugged",
+            f"RealSense {self._camera.serial}: {cause}; plug it in again, it is opened by itself then",
+        )
+
+    def _find(self) -> Any:  # noqa: ANN401 - pyrealsense2 has no types
+        serial = self._camera.serial
+        if serial.endswith(RECORDING):
+            if not Path(serial).is_file():
+                raise CameraFault("missing", f"there is no recording {serial}; correct the rig")
+            try:
+                return self._context.load_device(serial)
+            except RuntimeError as error:
+                raise CameraFault("missing", f"{serial} cannot be played: {error}") from error
+        kind, there = self._rs.camera_info.serial_number, []
+        for device in self._context.query_devices():
+            there.append(device.get_info(kind))
+            if there[-1] == serial:
+                return device
+        raise CameraFault(
+            "missing",
+            f"no RealSense has serial {serial} (there is {', '.join(there) or 'none'}); plug it in, or correct the rig",
+        )
+
+    def _not_started(self, error: RuntimeError) -> CameraFault:
+        camera, modes = self._camera, sorted(set(self._modes()))
+        if (camera.width, camera.height, camera.rate_hz) in modes:
+            return CameraFault(
+                "busy",
+                f"RealSense {camera.serial} does not start ({error}); end the program that has it, or plug it in anew",
+            )
+        text = ", ".join(f"{width}x{height} at {rate}" for width, height, rate in modes)
+        return CameraFault(
+            "resolution",
+            f"RealSense {camera.serial} has no colour {camera.width}x{camera.height} at {camera.rate_hz} Hz; take one of "
+            f"{text or 'none: it has no colour stream'}",
+        )
+
+    def _modes(self) -> Iterator[tuple[int, int, int]]:
+        for sensor in self._device.query_sensors():
+            for profile in sensor.get_stream_profiles():
+                if profile.stream_type() == self._rs.stream.color and profile.is_video_stream_profile():
+                    video = profile.as_video_stream_profile()
+                    yield video.width(), video.height(), video.fps()
+
+    def _set_all(self) -> None:
+        if self._is_recording:
+            return
+        option, camera = self._rs.option, self._camera
+        sensor = next(
+            sensor
+            for sensor in self._device.query_sensors()
+            if any(profile.stream_type() == self._rs.stream.color for profile in sensor.get_stream_profiles())
+        )
+        # A D405's colours come from its depth module, which counts microseconds; all others count 100 of them.
+        per_ms = 1e3 if sensor.is_depth_sensor() else 10.0
+        wishes = (
+            ("exposure_ms", camera.exposure_ms, option.enable_auto_exposure, option.exposure, per_ms),
+            (
+                "white_balance_k",
+                camera.white_balance_k,
+                option.enable_auto_white_balance,
+                option.white_balance,
+                1.0,
+            ),
+        )
+        for name, wish, automatic, value, scale in wishes:
+            if wish == "auto":
+                if sensor.supports(automatic):
+                    sensor.set_option(automatic, 1.0)
+            elif not (sensor.supports(automatic) and sensor.supports(value)):
+                raise CameraFault("settings", f"RealSense {camera.serial} has no {name}; leave it at auto")
+        if "lock" in (camera.exposure_ms, camera.white_balance_k):
+            time.sleep(SETTLE_S)
+        for name, wish, automatic, value, scale in wishes:
+            if wish != "auto":
+                self._lock(
+                    sensor, name, automatic, value, None if wish == "lock" else float(wish) * scale, scale
+                )
+
+    def _lock(
+        self,
+        sensor: Any,
+        name: str,
+        automatic: object,
+        value: object,
+        wanted: float | None,
+        scale: float,
+    ) -> None:
+        bounds = sensor.get_option_range(value)
+        found = sensor.get_option(value) if wanted is None else wanted
+        if not bounds.min <= found <= bounds.max:
+            raise CameraFault(
+                "settings",
+                f"RealSense {self._camera.serial} can't have {name} {found / scale:g}; it takes {bounds.min / scale:g} to "
+                f"{bounds.max / scale:g}",
+            )
+        step = bounds.step or 1.0
+        sensor.set_option(automatic, 0.0)
+        sensor.set_option(value, bounds.min + round((found - bounds.min) / step) * step)

@@ -1,0 +1,77 @@
+"""A camera of a wire twin: a process of the twin's own side draws the pictures, and this one takes them as they come."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from multiprocessing.connection import Connection
+
+from serl_servers.cameras.driver import CameraFault, Frame
+from serl_suite.rig import Camera
+from serl_suite.wire.camera_messages import decode_report, pixels_of
+from serl_suite.wire.messages import WireError
+
+__all__ = ["TwinCamera"]
+
+EYE = "serl_envs.twins.eye"
+START_S = 12.0
+"""The model is compiled, and OpenGL found."""
+END_S = 2.0
+
+
+class TwinCamera:
+    """Implements `CameraDriver`.
+
+    Args:
+        camera: As the rig has it; its serial is the camera's name in the twin's scene.
+        scene: Where the twin shows its scene, tcp://HOST:1339.
+
+    Raises:
+        CameraFault: Nothing is drawn.
+    """
+
+    def __init__(self, camera: Camera, scene: str) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [
+                    sys.executable, "-m", EYE, scene, camera.serial, str(camera.width), str(camera.rate_hz),
+                    str(theirs.fileno()),
+                ],
+                pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"},
+            )  # fmt: skip
+        self._link = Connection(ours.detach())
+        if not self._link.poll(START_S):
+            self.close()
+            raise CameraFault(
+                "stalled", f"the twin's picture is not drawn within {START_S:g} s; is the machine so busy?"
+            )
+
+    def read(self, timeout_s: float) -> Frame | None:
+        """Waits for the next frame; None: there was none for so long.
+
+        Raises:
+            CameraFault: The twin has ended, or has no such camera.
+        """
+        if not self._link.poll(timeout_s):
+            return None
+        try:
+            report = decode_report(self._link.recv_bytes())
+            if report.stamp is None:
+                raise CameraFault(report.fault, report.detail)
+            pixels = pixels_of(self._link.recv_bytes(), report.size)
+        except (EOFError, ConnectionResetError, WireError) as error:
+            text = f"the process that draws the twin has ended ({error or 'without a word'}); its output says why"
+            raise CameraFault("unplugged", text) from error
+        return Frame(pixels, report.stamp.sequence, report.stamp.device_s, time.monotonic_ns())
+
+    def close(self) -> None:
+        """Ends the process; call once."""
+        self._link.close()
+        self._process.terminate()
+        try:
+            self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
