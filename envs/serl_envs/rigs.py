@@ -94,7 +94,7 @@ def _named(rig: Rig) -> Iterator[None]:
         yield
     except RobotUnreachable as error:
         raise RobotUnreachable(
-            f"no robot server answers at {rig.server}; start it: serl robot franka --rig {rig.source}"
+            f"no robot server answers at {rig.server}; start it: {rig.serve}"
         ) from error
 
 

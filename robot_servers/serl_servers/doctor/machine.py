@@ -1,6 +1,7 @@
 """The workstation: kernel, permissions, processor, disk, packages."""
 
 import importlib.metadata
+import importlib.util
 import ipaddress
 import os
 import platform
@@ -39,9 +40,12 @@ def check_machine(rig: Rig, folder: Path) -> Iterator[Finding]:
     yield _governor(GOVERNORS)
     yield _cores(rig)
     yield _disk(folder)
-    yield _package(
-        "pylibfranka", "pip install 'serl-suite[franka]' (Linux with glibc 2.34 or newer)", needed=True
-    )
+    if rig.driver == "ros2":
+        yield _ros2()
+    else:
+        yield _package(
+            "pylibfranka", "pip install 'serl-suite[franka]' (Linux with glibc 2.34 or newer)", needed=True
+        )
     yield _package("ruckig", "resets then take slower paths; pip install 'serl-suite[franka]'", needed=False)
 
 
@@ -49,6 +53,8 @@ def _kernel(rig: Rig) -> Finding:
     release = platform.release()
     if "PREEMPT_RT" in platform.version():
         return ok("kernel", f"{release}, PREEMPT_RT")
+    if rig.driver == "ros2":
+        return ok("kernel", f"{release}; the control loop is the ROS 2 controller's, where that runs")
     if ipaddress.ip_address(rig.arm).is_loopback:
         return warning("kernel", f"{release} is not PREEMPT_RT: good enough for a twin, not for an arm")
     return failed(
@@ -97,6 +103,17 @@ def _disk(folder: Path) -> Finding:
         return failed("disk", f"{text}; free some, or run elsewhere")
     return (
         ok("disk", text) if free >= ROOMY_BYTES else warning("disk", f"{text}; a day with cameras takes more")
+    )
+
+
+def _ros2() -> Finding:
+    """Either way to ROS 2 will do."""
+    for name in ("rclpy", "cyclonedds"):
+        if importlib.util.find_spec(name) is not None:
+            return ok("package", f"{name}, for serl ros2 arm --transport {name}")
+    return failed(
+        "package",
+        "neither rclpy nor cyclonedds; source an installation of ROS 2, or pip install 'serl-suite[ros2]'",
     )
 
 

@@ -24,14 +24,19 @@ def check_programs(rig: Rig) -> Iterator[Finding]:
         return
     report = _report(rig, keys)
     if report is None:
-        yield from check_arm(rig.arm)
-        if rig.hand:
-            yield check_hand(rig.arm)
-        yield warning("server", f"none at {rig.server}; start it: serl robot franka --rig {rig.source}")
+        yield from _without_server(rig)
     else:
         yield from _explained(rig, report)
     if rig.scene is not None:
         yield _scene(rig)
+
+
+def _without_server(rig: Rig) -> Iterator[Finding]:
+    if rig.driver == "pylibfranka":
+        yield from check_arm(rig.arm)
+        if rig.hand:
+            yield check_hand(rig.arm)
+    yield warning("server", f"none at {rig.server}; start it: {rig.serve}")
 
 
 def _report(rig: Rig, keys: ClientKeys | None) -> ServerReport | None:
@@ -50,10 +55,10 @@ def _report(rig: Rig, keys: ClientKeys | None) -> ServerReport | None:
 
 
 def _explained(rig: Rig, report: ServerReport) -> Iterator[Finding]:
-    if report.ip != rig.arm:
+    if rig.driver == "pylibfranka" and report.ip != rig.arm:
         yield failed(
             "server", f"the one at {rig.server} has the arm at {report.ip}, not {rig.arm}; end it, and start it again: "
-            f"serl robot franka --rig {rig.source}"
+            f"{rig.serve}"
         )  # fmt: skip
         return
     by = f", controlled by {report.controller}" if report.controller is not None else ""
@@ -69,7 +74,7 @@ def _explained(rig: Rig, report: ServerReport) -> Iterator[Finding]:
     if (report.box_lower, report.box_upper) != (rig.control.box_lower, rig.control.box_upper):
         yield failed(
             "workspace", f"the server's is {report.box_lower} to {report.box_upper} m, not that of {rig.source}; start "
-            f"it again: serl robot franka --rig {rig.source}"
+            f"it again: {rig.serve}"
         )  # fmt: skip
 
 

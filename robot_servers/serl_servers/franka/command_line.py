@@ -11,7 +11,7 @@ from serl_servers.commands import Commands, run_command
 from serl_servers.franka.config import DEFAULT_ADDRESS, ServerConfig
 from serl_suite.cli.stopping import stop_on_signals
 from serl_suite.control import ControlConfig
-from serl_suite.rig import Rig, read_rig
+from serl_suite.rig import BadRig, Rig, read_rig
 
 if TYPE_CHECKING:
     from serl_servers.franka.operator_client import OperatorClient
@@ -81,6 +81,28 @@ class Jog(Operator, frozen=True):
     """Opening [m]."""
 
 
+class Home(Operator, frozen=True):
+    """Have the hand find out how far it opens; its fingers are to be empty."""
+
+
+class Put(Operator, frozen=True):
+    """Put down what the hand holds: from above to a position of the TCP, open, and up again."""
+
+    x: float
+    """[m], base frame; the tool stays turned as it is."""
+    y: float
+    z: float
+    approach: float = 0.1
+    """From how far above, and how far up again [m]."""
+
+
+class Pick(Put, frozen=True):
+    """Pick up what is at a position of the TCP: open, from above, close, lift, and check that it is held."""
+
+    force: float | None = None
+    """Of the grasp [N]; the server's by default."""
+
+
 Options = TypeVar("Options", bound=Operator)
 
 
@@ -113,6 +135,8 @@ def _server_config(arguments: Sequence[str]) -> _Server:
 
 
 def _on_rig(rig: Rig) -> _Server:
+    if rig.driver != "pylibfranka":
+        raise BadRig(f"driver: {rig.driver}: that arm is served by {rig.serve}")
     c = rig.control
     x, y, z, roll, pitch, yaw = c.clip
     return _Server(
@@ -165,6 +189,20 @@ def _jog(client: "OperatorClient", options: Jog) -> str:
     return f"the TCP is at {client.jog((options.x, options.y, options.z), options.yaw, options.gripper)}"
 
 
+def _home(client: "OperatorClient", _: Home) -> str:
+    return f"the hand opens {client.home() * 1e3:.1f} mm"
+
+
+def _pick(client: "OperatorClient", options: Pick) -> str:
+    width = client.pick((options.x, options.y, options.z), options.approach, options.force)
+    return f"the hand holds something {width * 1e3:.1f} mm wide"
+
+
+def _put(client: "OperatorClient", options: Put) -> str:
+    client.put((options.x, options.y, options.z), options.approach)
+    return "it is put down"
+
+
 def _connect(options: Operator) -> "OperatorClient":
     from serl_servers.franka.operator_client import OperatorClient
     from serl_suite.wire.keys import client_keys
@@ -180,6 +218,9 @@ COMMANDS: Commands = {
     "recover": (_operator(Recover, _recover), "clear a latched fault"),
     "reset": (_operator(Reset, _reset), "go to a joint position"),
     "jog": (_operator(Jog, _jog), "move the tool by a little"),
+    "home": (_operator(Home, _home), "find out how far the hand opens"),
+    "pick": (_operator(Pick, _pick), "pick something up"),
+    "put": (_operator(Put, _put), "put down what the hand holds"),
 }
 """What follows `serl robot`, and one line of help each."""
 

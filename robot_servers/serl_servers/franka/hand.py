@@ -3,9 +3,14 @@
 pylibfranka's Gripper would hold the interpreter for as long as the fingers move, and with it the whole service.
 """
 
+import errno
 import logging
+import os
+import select
 import socket
 import struct
+import time
+from collections.abc import Iterator
 from contextlib import suppress
 
 from serl_servers.franka.driver import DriverError
@@ -14,7 +19,9 @@ __all__ = ["Hand"]
 
 PORT = 1338
 VERSION = 3
-CONNECT_TIMEOUT_S = 2.0
+GREETING_S = 2.0
+"""In which a hand connects, says its version and sends a state."""
+LOOK_S = 0.005
 OPEN_M = 0.08
 SPEED_M_PER_S = 0.1
 CLOSED_M = 0.005
@@ -35,14 +42,13 @@ _log = logging.getLogger(__name__)
 
 
 class Hand:
-    """Starts motions of the fingers and reads their state; nothing here waits for the hand but the greeting.
+    """Starts motions of the fingers and reads their state; nothing here waits for the hand.
+
+    Not of use until `greeting` has ended.
 
     Args:
         ip: The arm's address.
         force_n: With which the fingers close.
-
-    Raises:
-        DriverError: No hand answers.
     """
 
     def __init__(self, ip: str, force_n: float) -> None:
@@ -53,22 +59,22 @@ class Hand:
         """How many have come."""
         self.is_gone = False
         """It has closed the connection: another `Hand` is needed."""
-        self._force_n = force_n
+        self._ip, self._force_n = ip, force_n
         self._number = 0
         self._running: int | None = None
         self._unread = b""
         self._datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        try:
-            self._stream = socket.create_connection((ip, PORT), CONNECT_TIMEOUT_S)
-            self._stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._datagrams.bind((self._stream.getsockname()[0], 0))
-            self._greet()
-        except OSError as error:
-            self._datagrams.close()
-            raise DriverError(
-                f"no hand at {ip}:{PORT} ({error}); check its cable, or say that there is none with --no-hand"
-            ) from error
-        self.target = self.width
+        self._stream = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        for end in (self._datagrams, self._stream):
+            end.setblocking(False)
+
+    @classmethod
+    def found(cls, ip: str, force_n: float) -> "Hand":
+        """Returns one that has greeted. Raises: DriverError, as `greeting`."""
+        hand = cls(ip, force_n)
+        for _ in hand.greeting():
+            time.sleep(LOOK_S)
+        return hand
 
     @property
     def busy(self) -> bool:
@@ -129,29 +135,65 @@ class Hand:
                 if status != _SUCCESS:
                     _log.warning("the hand did not get to %.3f m (status %d)", self.target, status)
 
+    def greeting(self) -> Iterator[None]:
+        """Goes on, whenever it is resumed, until the hand is connected and its opening known.
+
+        Raises:
+            DriverError: No hand answers, or one of another version; this one is closed then.
+        """
+        has_greeted = False
+        try:
+            yield from self._connecting()
+            yield from self._greeting()
+            has_greeted, self.target = True, self.width
+        except OSError as error:
+            raise DriverError(
+                f"no hand at {self._ip}:{PORT} ({error}); check its cable, or say that there is none with --no-hand"
+            ) from error
+        finally:
+            if not has_greeted:
+                self.close()
+
     def close(self) -> None:
+        """Lets it go; twice is once."""
         self._stream.close()
         self._datagrams.close()
 
-    def _greet(self) -> None:
-        port = self._datagrams.getsockname()[1]
-        self._send(_CONNECT, _VERSION_AND_PORT.pack(VERSION, port))
+    def _connecting(self) -> Iterator[None]:
+        deadline = time.monotonic() + GREETING_S
+        pending = self._stream.connect_ex((self._ip, PORT))
+        while pending == errno.EINPROGRESS:
+            yield
+            _require_before(deadline)
+            if select.select([], [self._stream], [], 0.0)[1]:
+                pending = self._stream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if pending:
+            raise OSError(pending, os.strerror(pending))
+        self._stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._datagrams.bind((self._stream.getsockname()[0], 0))
+
+    def _greeting(self) -> Iterator[None]:
+        deadline = time.monotonic() + GREETING_S
+        self._send(_CONNECT, _VERSION_AND_PORT.pack(VERSION, self._datagrams.getsockname()[1]))
         reply = b""
         while len(reply) < _HEADER.size + _VERSION_AND_PORT.size:
-            part = self._stream.recv(64)
-            if not part:
-                raise ConnectionError("it closed the connection")
-            reply += part
+            yield
+            _require_before(deadline)
+            with suppress(BlockingIOError):
+                part = self._stream.recv(64)
+                if not part:
+                    raise ConnectionError("it closed the connection")
+                reply += part
         status, version = _VERSION_AND_PORT.unpack_from(reply, _HEADER.size)
         if status != 0:
             raise DriverError(
-                f"the hand at {self._stream.getpeername()[0]} speaks version {version} and this server {VERSION}; "
-                "update the older of the two"
+                f"the hand at {self._ip} speaks version {version} and this server {VERSION}; update the older of the "
+                "two"
             )
-        self._datagrams.settimeout(CONNECT_TIMEOUT_S)
-        self.width = _STATE.unpack(self._datagrams.recv(_STATE.size))[1]
-        self._datagrams.setblocking(False)
-        self._stream.setblocking(False)
+        while self.states == 0 and not self.is_gone:
+            yield
+            _require_before(deadline)
+            self.look()
 
     def _stop(self) -> None:
         if self._running is not None:
@@ -164,3 +206,9 @@ class Hand:
         except OSError as error:
             raise DriverError(f"the hand is gone ({error}); check its cable, then recover") from error
         return self._number
+
+
+def _require_before(deadline: float) -> None:
+    """Raises: TimeoutError."""
+    if time.monotonic() > deadline:
+        raise TimeoutError("timed out")

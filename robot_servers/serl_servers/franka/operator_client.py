@@ -1,4 +1,4 @@
-"""What `serl robot status|stop|recover|reset|jog` ask of a server."""
+"""What `serl robot status|stop|recover|reset|jog|home|pick|put` ask of a server."""
 
 from types import TracebackType
 
@@ -10,7 +10,10 @@ from serl_suite.errors import SerlError
 from serl_suite.wire.keys import ClientKeys
 from serl_suite.wire.robot_client import RobotClient
 from serl_suite.wire.robot_messages import (
+    HomeGripper,
     MoveGripper,
+    PickUp,
+    PutDown,
     Recover,
     Reset,
     ResetJoints,
@@ -21,15 +24,20 @@ from serl_suite.wire.robot_messages import (
     Three,
 )
 
-__all__ = ["JogTooFar", "OperatorClient"]
+__all__ = ["JogTooFar", "OperatorClient", "WrongApproach"]
 
 MOTION_S = 60.0
 JOG_M = 0.1
 JOG_RAD = 0.5
+APPROACH_M = 0.5
 
 
 class JogTooFar(SerlError):
     """More than a jog moves at once."""
+
+
+class WrongApproach(SerlError):
+    """From further above than a thing is approached, or from below."""
 
 
 class OperatorClient:
@@ -79,6 +87,46 @@ class OperatorClient:
         assert len(goal) == 7
         self._client.ask(ResetJoints(number=self._client.next_number(), q=goal), MOTION_S)
 
+    def home(self) -> float:
+        """Has the hand find out how far it opens; returns that [m]."""
+        self._client.keep_control()
+        self._client.ask(HomeGripper(number=self._client.next_number()), MOTION_S)
+        return self._client.await_state().gripper_width
+
+    def pick(self, position: Three, approach_m: float, force_n: float | None) -> float:
+        """Picks up what is at a position of the TCP [m], turned as it is now; returns how wide that is [m].
+
+        Raises:
+            WrongApproach: Not from 0 to 0.5 m above.
+        """
+        _check_approach(approach_m)
+        client, quaternion = self._client, self._client.newest().quaternion
+        client.keep_control()
+        client.ask(
+            PickUp(
+                number=client.next_number(), position=position, quaternion=quaternion, approach_m=approach_m,
+                force_n=force_n,
+            ),
+            MOTION_S,
+        )  # fmt: skip
+        return client.await_state().gripper_width
+
+    def put(self, position: Three, approach_m: float) -> None:
+        """Puts down what the hand holds at a position of the TCP [m], turned as it is now.
+
+        Raises:
+            WrongApproach: Not from 0 to 0.5 m above.
+        """
+        _check_approach(approach_m)
+        client, quaternion = self._client, self._client.newest().quaternion
+        client.keep_control()
+        client.ask(
+            PutDown(
+                number=client.next_number(), position=position, quaternion=quaternion, approach_m=approach_m
+            ),
+            MOTION_S,
+        )
+
     def jog(self, way: Three, yaw_rad: float, gripper_width: float | None) -> str:
         """Moves by a way [m] and an angle about the base's z, and returns where the TCP is then.
 
@@ -104,3 +152,8 @@ class OperatorClient:
             client.ask(goal, MOTION_S)
         x, y, z = client.await_state().position
         return f"x {x:.4f}  y {y:.4f}  z {z:.4f} m"
+
+
+def _check_approach(approach_m: float) -> None:
+    if not 0.0 <= approach_m <= APPROACH_M:
+        raise WrongApproach(f"an approach from {approach_m} m above; 0..{APPROACH_M} m. Nothing was moved")

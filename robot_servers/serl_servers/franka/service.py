@@ -63,7 +63,7 @@ class RobotService:
         self.hand: Hand | None = None
         try:
             compile_resets()
-            self.hand = Hand(config.ip, config.grasp_force_n) if config.hand else None
+            self.hand = Hand.found(config.ip, config.grasp_force_n) if config.hand else None
             self.link.start()
         except SerlError:
             self.close()
@@ -167,20 +167,21 @@ class RobotService:
 
     def _with_hand(self, operation: Iterator[None]) -> Iterator[None]:
         yield from operation
-        self._find_hand()
+        yield from self._find_hand()
 
     def _move_hand(self, width: float, force_n: float | None = None) -> None:
         if self.hand is None:
             raise Refusal("this arm has no hand")
         self.hand.move(width, force_n)
 
-    def _find_hand(self) -> None:
+    def _find_hand(self) -> Iterator[None]:
         """After a recovery: whatever took away the arm may have taken away the hand. One that does not answer yet is
         looked for again after the next."""
         if self.hand is None or not self.hand.is_gone:
             return
+        found = Hand(self._config.ip, self._config.grasp_force_n)
         try:
-            found = Hand(self._config.ip, self._config.grasp_force_n)
+            yield from found.greeting()
         except DriverError as error:
             _log.warning("%s", error)
             return

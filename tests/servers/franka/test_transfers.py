@@ -10,9 +10,11 @@ pytest.importorskip("pylibfranka")
 
 from serl_envs.remote_scene import RemoteScene
 from serl_envs.tasks.pick_cube import PickCube
+from serl_servers.franka.command_line import run
+from serl_servers.franka.operator_client import WrongApproach
 
 from serl_suite.wire.robot_client import RobotClient, RobotRefused
-from serl_suite.wire.robot_messages import HomeGripper, MoveGripper, PickUp, PutDown
+from serl_suite.wire.robot_messages import HomeGripper, MoveGripper, PickUp, PutDown, Reset
 
 IP, TASK = "127.0.7.15", "FrankaPickCube-v0"
 DOWN = (1.0, 0.0, 0.0, 0.0)
@@ -71,3 +73,27 @@ def test_what_is_not_there_is_not_picked_up(bench):
     ask(client, MoveGripper, width=0.08)
     assert np.abs(cube(scene) - before).max() < 1e-3
     assert client.await_state().fault == ""
+
+
+def test_an_operator_does_so_from_a_terminal(bench, capsys):
+    client, scene = bench
+    scene.place("cube", np.array([*START, HEIGHT_M]), np.array([0.0, 0.0, 0.0, 1.0]))
+    client.keep_control()
+    above = (*START, 0.2)
+    client.ask(Reset(number=client.next_number(), position=above, quaternion=DOWN), 60.0)
+    client.release()
+    there, at = (
+        ["--address", client.address],
+        lambda x, y: ["--x", str(x), "--y", str(y), "--z", str(HEIGHT_M)],
+    )
+    assert run(["home", *there]) == 0
+    assert "opens 80.0 mm" in capsys.readouterr().out
+    assert run(["pick", *at(*START), "--force", "40", *there]) == 0
+    assert float(capsys.readouterr().out.split()[-3]) == pytest.approx(40.0, abs=2.0)
+    assert cube(scene)[2] > HEIGHT_M + 0.08
+    assert run(["put", *at(*GOAL), "--approach", "0.05", *there]) == 0
+    assert np.abs(cube(scene) - (*GOAL, HEIGHT_M)).max() < 0.005
+    with pytest.raises(RobotRefused, match="nothing between the fingers to put down"):
+        run(["put", *at(*GOAL), *there])
+    with pytest.raises(WrongApproach, match="Nothing was moved"):
+        run(["pick", *at(*GOAL), "--approach", "-0.1", *there])

@@ -19,8 +19,15 @@ from serl_envs.twins.fci.arm_packets import (
     Status,
 )
 from serl_envs.twins.fci.command import Command
-from serl_envs.twins.fci.faults import MAX_LOST, measured_error, torque_error
-from serl_envs.twins.fci.generators import Generator, PlannedJoints, Reference, make_generator
+from serl_envs.twins.fci.faults import MAX_LOST, Deviation, measured_error, torque_error
+from serl_envs.twins.fci.generators import (
+    Generator,
+    PlannedJoints,
+    Reference,
+    make_generator,
+    pose_difference,
+)
+from serl_envs.twins.fci.guiding import guided_reference, guided_stiffness
 from serl_envs.twins.fci.hand import Hand
 from serl_envs.twins.fci.impedance import brake, cartesian_impedance, joint_impedance
 from serl_envs.twins.fci.kinematics import Kinematics, frame_jacobian, frame_pose, transform
@@ -69,6 +76,7 @@ class Arm:
         self._held: Reference | None = self._reference_at(plant.q)
         self._generator: Generator | None = None
         self._controller, self._generator_mode = ControllerMode.OTHER, MotionGeneratorMode.IDLE
+        self._path = self._goal = Deviation(np.inf, np.inf, np.inf)
         self._commanded, self._lost, self._last_answered = False, 0, 0
         self._answered: deque[bool] = deque(maxlen=SUCCESS_WINDOW)
         self._errors: list[Error] = []
@@ -80,6 +88,11 @@ class Arm:
     def in_motion(self) -> bool:
         """Whether a client's motion is on."""
         return self.mode is RobotMode.MOVE
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether somebody leads it by hand."""
+        return self.mode is RobotMode.GUIDING
 
     @property
     def is_asynchronous(self) -> bool:
@@ -95,7 +108,13 @@ class Arm:
     def at_rest(self) -> bool:
         """Whether time may stand still without anybody noticing: nothing moves, and nothing is meant to."""
         settled = self._held is not None and self.mode is not RobotMode.AUTOMATIC_ERROR_RECOVERY
-        return settled and not self.in_motion and not self.hand.busy and self.plant.at_rest
+        return (
+            settled
+            and not self.in_motion
+            and not self.is_guided
+            and not self.hand.busy
+            and self.plant.at_rest
+        )
 
     @property
     def errors(self) -> tuple[Error, ...]:
@@ -109,13 +128,16 @@ class Arm:
 
     def start_move(self, payload: bytes) -> MoveStatus:
         """Begins a motion, or says why not."""
-        controller, number, *_, asynchronous = MOVE.unpack(payload)[:9]
+        controller, number, *limits, asynchronous = MOVE.unpack(payload)[:9]
+        path, goal = Deviation(*limits[:3]), Deviation(*limits[3:])
         max_velocity = np.array(MOVE.unpack(payload)[9:])
         if self.mode is RobotMode.USER_STOPPED:
             return MoveStatus.REFUSED_BY_SAFETY_FUNCTION
         if self.mode is not RobotMode.IDLE:
             return MoveStatus.NOT_POSSIBLE
         if controller > ControllerMode.EXTERNAL or number >= MotionGeneratorMode.NONE:
+            return MoveStatus.INVALID_ARGUMENT
+        if not (path.is_sound and goal.is_sound):
             return MoveStatus.INVALID_ARGUMENT
         generator = MotionGeneratorMode(number + 1)
         if generator is MotionGeneratorMode.NONE and controller != ControllerMode.EXTERNAL:
@@ -132,6 +154,7 @@ class Arm:
         else:
             self._generator = make_generator(generator, q, self._kinematics, tool)
         self._controller, self._generator_mode = ControllerMode(controller), generator
+        self._path, self._goal = path, goal
         self._commanded, self._lost = False, 0
         self._answered.clear()
         self._reason.clear()
@@ -156,6 +179,18 @@ class Arm:
             self.mode = RobotMode.USER_STOPPED
         else:
             self.mode = RobotMode.REFLEX if self._errors else RobotMode.IDLE
+        self._write_state()
+
+    def press_guiding(self, *, pressed: bool) -> None:
+        """Presses or releases the button that lets a person lead the arm; only one at rest follows. Twice is once."""
+        if pressed and self.mode is RobotMode.IDLE:
+            self._held = self._reference_at(self.plant.q)
+            self.mode = RobotMode.GUIDING
+        elif not pressed and self.is_guided:
+            self._held, self.mode = None, RobotMode.IDLE
+        else:
+            return
+        _log.info("led by hand" if pressed else "let go")
         self._write_state()
 
     def recover(self) -> None:
@@ -210,6 +245,8 @@ class Arm:
             error = torque_error(command.tau, self.tau)
             if error is None:
                 self.tau[:] = command.tau
+        if error is None and command.finished and not self._is_near(self._goal):
+            error = Error.MAX_GOAL_POSE_DEVIATION_VIOLATION
         if error is not None:
             self._stop_by(error)
         elif command.finished:
@@ -236,23 +273,36 @@ class Arm:
         plant, limit = self.plant, fr3().max_torque
         coriolis = plant.coriolis.copy()
         external = self._commanded and self._controller is ControllerMode.EXTERNAL
-        tau = np.clip(self.tau if external else self._internal_torque() + coriolis, -limit, limit)
+        wanted = self.tau if external else self._internal_torque() + coriolis
+        tau = np.minimum(np.maximum(wanted, -limit), limit)
         load = self._load_torque()
         self._tau_j = tau + plant.gravity + load
         self.motor_torque[:] = tau + load
         plant.step(self.motor_torque, self.hand.tick(plant.width))
         self._observer.update(plant.mass, plant.dq, tau, coriolis)
-        contacts = self.telemetry.write_contacts(self._observer.residual)
+        reflex = self.telemetry.write_contacts(self._observer.residual)
         if not self.in_motion:
             return
         self.tau[:] = tau if self._commanded else 0.0
         error = measured_error(plant.q, plant.dq)
-        error = contacts.reflex if error is None else error  # the first of the errors is 0
+        error = reflex if error is None else error  # the first of the errors is 0
+        if error is None and self._commanded and not self._is_near(self._path):
+            error = Error.MAX_PATH_POSE_DEVIATION_VIOLATION
         if error is not None:
             self._stop_by(error)
 
+    def _is_near(self, limits: Deviation) -> bool:
+        """Whether the arm is as near to what the client's motion generator wants as it is to be."""
+        if self._generator is None:
+            return True
+        desired = self._generator.reference
+        error = pose_difference(self._pose(), desired.pose)
+        return limits.allows(error, float(desired.q[2] - self.plant.q[2]))
+
     def _internal_torque(self) -> Array:
         plant = self.plant
+        if self.is_guided:
+            return self._guided_torque()
         if self._held is None and not self._commanded:
             if np.abs(plant.dq).max() >= HOLD_SPEED:
                 return brake(plant.dq, plant.mass)
@@ -260,11 +310,28 @@ class Arm:
         reference = self._generator.reference if self._commanded and self._generator else self._held
         assert reference is not None
         if self._controller is ControllerMode.CARTESIAN_IMPEDANCE:
-            pose = frame_pose(plant.model, plant.data, self.settings.flange_to_tool)
-            jacobian = frame_jacobian(plant.model, plant.data, pose[:3, 3])
-            stiffness = self.settings.cartesian_stiffness
-            return cartesian_impedance(reference, pose, jacobian, plant.q, plant.dq, plant.mass, stiffness)
+            return self._cartesian_torque(reference, self._pose(), self.settings.cartesian_stiffness)
         return joint_impedance(reference, plant.q, plant.dq, plant.mass, self.settings.joint_stiffness)
+
+    def _guided_torque(self) -> Array:
+        assert self._held is not None
+        guiding, pose = self.settings.guiding, self._pose()
+        self._held = guided_reference(guiding, self._held, pose, self.plant.q)
+        stiffness = guided_stiffness(guiding, self.settings.cartesian_stiffness)
+        return self._cartesian_torque(self._held, pose, stiffness, guiding.posture_stiffness)
+
+    def _cartesian_torque(
+        self, reference: Reference, pose: Array, stiffness: Array, *posture: float
+    ) -> Array:
+        plant = self.plant
+        jacobian = frame_jacobian(plant.data, pose[:3, 3])
+        return cartesian_impedance(
+            reference, pose, jacobian, plant.q, plant.dq, plant.mass, stiffness, *posture
+        )
+
+    def _pose(self) -> Array:
+        """O_T_EE as measured, (4, 4)."""
+        return frame_pose(self.plant.model, self.plant.data, self.settings.flange_to_tool)
 
     def _load_torque(self) -> Array:
         """What holds the load that the client has declared, (7,) [N m]."""
@@ -272,7 +339,7 @@ class Arm:
             return np.zeros(7)
         plant = self.plant
         com = frame_pose(plant.model, plant.data, transform(np.eye(3), self.settings.load_com))[:3, 3]
-        jacobian = frame_jacobian(plant.model, plant.data, com)
+        jacobian = frame_jacobian(plant.data, com)
         return np.asarray(jacobian[2] * (self.settings.load_mass * GRAVITY), np.float64)
 
     def _lead_inside(self) -> None:

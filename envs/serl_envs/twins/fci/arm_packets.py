@@ -23,7 +23,8 @@ CONNECT = struct.Struct("<HH")
 CONNECT_REPLY = struct.Struct("<BH")
 """Status (0 ok, 1 incompatible version), version."""
 MOVE = struct.Struct("<II6d?7d")
-"""Controller mode, motion generator mode, deviation limits, asynchronous, maximum velocities."""
+"""Controller mode, motion generator mode, limits of the deviation on the path and at the goal (each translation [m],
+rotation and elbow [rad]), asynchronous, maximum velocities."""
 
 
 class ArmCommand(enum.IntEnum):
@@ -121,6 +122,8 @@ class Error(enum.IntEnum):
     JOINT_VELOCITY_VIOLATION = 3
     JOINT_REFLEX = 6
     CARTESIAN_REFLEX = 7
+    MAX_GOAL_POSE_DEVIATION_VIOLATION = 8
+    MAX_PATH_POSE_DEVIATION_VIOLATION = 9
     JOINT_POSITION_MOTION_GENERATOR_START_POSE_INVALID = 11
     JOINT_MOTION_GENERATOR_POSITION_LIMITS_VIOLATION = 12
     JOINT_MOTION_GENERATOR_VELOCITY_LIMITS_VIOLATION = 13

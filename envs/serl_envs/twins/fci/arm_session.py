@@ -3,7 +3,6 @@
 import logging
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 
 from serl_hardware.franka.urdf import write_urdf
 
@@ -20,7 +19,7 @@ from serl_envs.twins.fci.arm_packets import (
     Status,
 )
 from serl_envs.twins.fci.command import Command, decode_command
-from serl_envs.twins.fci.connection import Connection, Request, open_datagrams
+from serl_envs.twins.fci.connection import Greeting, Request, Session
 
 __all__ = ["ArmSession"]
 
@@ -29,8 +28,10 @@ _log = logging.getLogger(__name__)
 RECOVERY_REFUSED_BY_SAFETY_FUNCTION = 2
 """Recovery and StopMove number their replies differently from the Set commands."""
 
+_GREETING = Greeting("arm", VERSION, HEADER, CONNECT, CONNECT_REPLY)
 
-class ArmSession:
+
+class ArmSession(Session):
     """Answers requests out of the arm, tells it when its motions have ended, and hands over datagrams.
 
     Args:
@@ -41,10 +42,8 @@ class ArmSession:
     """
 
     def __init__(self, stream: socket.socket, peer: str, arm: Arm, address: str) -> None:
-        self.connection = Connection(stream, peer, HEADER)
-        self.datagrams: socket.socket | None = None
-        """Open once the client has said where its states go."""
-        self._arm, self._address = arm, address
+        super().__init__(_GREETING, stream, peer, address)
+        self._arm = arm
         self._move: Request | None = None
         self._recovery: Request | None = None
         self._urdf = write_urdf().encode()
@@ -56,24 +55,9 @@ class ArmSession:
         }
 
     @property
-    def is_established(self) -> bool:
-        """Whether the client has said who it is."""
-        return self.datagrams is not None
-
-    @property
     def last_sent(self) -> int:
         """Number of the newest state."""
         return int(self._arm.telemetry.packet["message_id"])
-
-    def answer(self) -> None:
-        """Answers what has arrived."""
-        for request in self.connection.requests():
-            if self.datagrams is None:
-                self._connect(request)
-            else:
-                self._handle(request)
-            if self.connection.broken:
-                return
 
     def report(self) -> None:
         """Tells the client how its motion or its recovery has ended, if it has."""
@@ -90,11 +74,7 @@ class ArmSession:
 
     def send_state(self) -> None:
         """Sends the arm's newest state."""
-        if self.datagrams is None:
-            return
-        # A full queue, a cut cable, a client that has gone: a lost packet, and TCP tells the latter.
-        with suppress(OSError):
-            self.datagrams.send(self._arm.telemetry.packet.tobytes())
+        self._send(self._arm.telemetry.packet.tobytes())
 
     def receive(self) -> list[Command]:
         """Returns the commands that have arrived, in that order; anything else that has is dropped."""
@@ -109,32 +89,16 @@ class ArmSession:
                 commands.append(command)
         return commands
 
-    def close(self) -> None:
-        """Ends the motion, answers whoever waits, and lets the client go: one that waits for an answer would hang."""
+    def _part(self) -> None:
         self._arm.stop_move()
         self._arm.outcome = None
         for request, status in ((self._move, MoveStatus.ABORTED), (self._recovery, Status.NOT_POSSIBLE)):
             if request is not None and self.connection.broken is None:
                 self._reply(request, bytes([status]))
-        if self.connection.broken:
-            _log.info("the arm's client %s is gone: %s", self.connection.peer, self.connection.broken)
-        self.connection.close()
-        if self.datagrams is not None:
-            self.datagrams.close()
 
     def _connect(self, request: Request) -> None:
-        if request.command != ArmCommand.CONNECT or len(request.payload) != CONNECT.size:
-            self.connection.broken = "it did not begin with Connect"
-            return
-        version, port = CONNECT.unpack(request.payload)
-        good = version == VERSION and port > 0
-        self._reply(request, CONNECT_REPLY.pack(0 if good else 1, VERSION))
-        if not good:
-            self.connection.broken = f"it speaks version {version}, and the arm {VERSION}"
-            return
-        self.datagrams = open_datagrams(self._address, self.connection.peer, port)
-        _log.info("the arm's client is %s, states go to port %d", self.connection.peer, port)
-        self.send_state()
+        super()._connect(request)
+        self.send_state()  # at once: whoever connects waits for it
 
     def _handle(self, request: Request) -> None:
         if request.command not in PAYLOAD_BYTES or request.command == ArmCommand.CONNECT:

@@ -4,15 +4,18 @@ import numpy as np
 
 from serl_envs.tasks.task import Task
 from serl_envs.twins.fci.arm import Arm
-from serl_envs.twins.fci.arm_packets import MotionGeneratorMode
+from serl_envs.twins.fci.arm_packets import MOVE
 from serl_envs.twins.fci.command import Command
-from serl_envs.twins.fci.generators import make_generator
 from serl_envs.twins.fci.hand import Hand
-from serl_envs.twins.fci.impedance import CARTESIAN_STIFFNESS, cartesian_impedance
-from serl_envs.twins.fci.kinematics import Kinematics
+from serl_envs.twins.fci.kinematics import from_wire
 from serl_envs.twins.fci.plant import Plant
 
 __all__ = ["make_arm"]
+
+REHEARSED = ((2, 4), (0, 0), (1, 2))
+"""Controller and motion generator, as Move numbers them: torques, joint positions, Cartesian poses."""
+UNLIMITED = [10.0] * 6
+"""Deviations."""
 
 
 def make_arm(task: Task, seed: int = 0, *, rk4: bool = False) -> Arm:
@@ -23,20 +26,22 @@ def make_arm(task: Task, seed: int = 0, *, rk4: bool = False) -> Arm:
         seed: Of the start.
         rk4: Integrates by Runge-Kutta, for energy audits.
     """
+    _compile(Plant(task, seed), task)
     plant = Plant(task, seed, rk4=rk4)
-    _compile(plant)
-    force = task.grasp_force_n if task.keeps_grip else 0.0
-    return Arm(plant, Hand(plant.width, plant.opening_reference, force))
+    return Arm(plant, _hand(plant, task))
 
 
-def _compile(plant: Plant) -> None:
-    """Compiles what a motion needs: a client in motion waits for a second, and the compiler takes several."""
-    kinematics = Kinematics(plant.model)
-    generator = make_generator(MotionGeneratorMode.CARTESIAN_POSITION, plant.q, kinematics, np.eye(4))
-    assert generator is not None
-    pose, jacobian = kinematics.at(plant.q, np.eye(4))
-    still = np.zeros(7)
-    generator.follow(Command(0, plant.q, still, pose, np.zeros(6), None, still, finished=False))
-    cartesian_impedance(
-        generator.reference, pose, jacobian, plant.q, plant.dq, plant.mass, CARTESIAN_STIFFNESS
-    )
+def _hand(plant: Plant, task: Task) -> Hand:
+    return Hand(plant.width, plant.opening_reference, task.grasp_force_n if task.keeps_grip else 0.0)
+
+
+def _compile(plant: Plant, task: Task) -> None:
+    """Rehearses a motion of each kind: a client in motion waits for a second, and the compiler takes several."""
+    arm = Arm(plant, _hand(plant, task))
+    for controller, generator in REHEARSED:
+        arm.start_move(MOVE.pack(controller, generator, *UNLIMITED, False, *[0.0] * 7))
+        packet = arm.telemetry.packet
+        q, dq = packet["q_d"].astype(np.float64), np.zeros(7)
+        pose = from_wire(packet["O_T_EE_d"])
+        arm.tick(Command(int(packet["message_id"]), q, dq, pose, np.zeros(6), None, dq, finished=False))
+        arm.stop_move()

@@ -1,5 +1,6 @@
 """A client's command for one millisecond, decoded."""
 
+import struct
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +9,10 @@ from serl_envs.robot import Array
 from serl_envs.twins.fci.arm_packets import COMMAND
 
 __all__ = ["Command", "decode_command"]
+
+_COMMAND = struct.Struct("<Q304sBB56sB")
+"""`COMMAND`, a run of numbers at once: this is done a thousand times a second."""
+assert _COMMAND.size == COMMAND.itemsize
 
 
 class Command(NamedTuple):
@@ -33,14 +38,10 @@ def decode_command(packet: bytes) -> Command | None:
     """Returns the command in a datagram; None for a datagram of another size."""
     if len(packet) != COMMAND.itemsize:
         return None
-    fields = np.frombuffer(packet, COMMAND)[0]
+    number, values, valid_elbow, generated, torques, applied = _COMMAND.unpack(packet)
+    wanted = np.frombuffer(values).copy()
     return Command(
-        message_id=int(fields["message_id"]),
-        q=fields["q_c"].copy(),
-        dq=fields["dq_c"].copy(),
-        pose=fields["O_T_EE_c"].reshape(4, 4).T.copy(),
-        twist=fields["O_dP_EE_c"].copy(),
-        elbow=fields["elbow_c"].copy() if fields["valid_elbow"] else None,
-        tau=fields["tau_J_d"].copy(),
-        finished=bool(fields["motion_generation_finished"] or fields["torque_command_finished"]),
-    )
+        message_id=number, q=wanted[:7], dq=wanted[7:14], pose=wanted[14:30].reshape(4, 4).T.copy(),
+        twist=wanted[30:36], elbow=wanted[36:38] if valid_elbow else None, tau=np.frombuffer(torques).copy(),
+        finished=bool(generated or applied),
+    )  # fmt: skip

@@ -35,7 +35,8 @@ DESCRIPTION = """Simulate a Franka Research 3 with hand that speaks the arm's ow
 Whatever connects to a real arm connects to this one: ports 1337 (arm) and 1338 (hand) of the address. The ports are
 fixed, so several twins on one machine take an address each: 127.0.0.2, 127.0.0.3, ...
 What no real arm has is at port 1339: where the things in the scene are, and putting them elsewhere (loopback only).
-Ctrl-C ends it; `kill -USR1` presses the user stop, and releases it the next time."""
+Ctrl-C ends it; `kill -USR1` presses the user stop, and releases it the next time; `kill -USR2` does so with the button
+that lets a person lead the arm by hand."""
 
 
 class InvalidTwin(SerlError):
@@ -91,7 +92,8 @@ def run(arguments: Sequence[str]) -> int:
     from serl_envs.twins.fci.scene_channel import SceneChannel
     from serl_envs.twins.fci.server import TwinServer
 
-    stop, user_stop = stop_on_signals(), _user_stop_on_signal()
+    stop = stop_on_signals()
+    user_stop, guiding = _button_on(signal.SIGUSR1), _button_on(signal.SIGUSR2)
     arm = make_arm(task, options.seed, rk4=options.rk4)
     records = _records(options, arm)
 
@@ -110,7 +112,7 @@ def run(arguments: Sequence[str]) -> int:
     # What was made so far stays: a collector that looks through it now and then would cost the arm milliseconds.
     gc.freeze()
     end = time.monotonic() + options.seconds if options.seconds else float("inf")
-    server.serve(lambda: stop.is_set() or time.monotonic() > end, user_stop.is_set)
+    server.serve(lambda: stop.is_set() or time.monotonic() > end, user_stop.is_set, guiding.is_set)
     if options.mode == "realtime":
         logging.getLogger(__name__).info("%d ticks came late", server.late_ticks)
     for path, record in records.items():
@@ -161,7 +163,8 @@ def _checked(options: Options) -> Network:
     return Network(options.loss, options.delay_ms, options.jitter_ms, options.seed)
 
 
-def _user_stop_on_signal() -> Event:
+def _button_on(number: signal.Signals) -> Event:
+    """A button that a signal presses, and the next one releases."""
     pressed = Event()
 
     def handle(*_: object) -> None:
@@ -170,5 +173,5 @@ def _user_stop_on_signal() -> Event:
         else:
             pressed.set()
 
-    signal.signal(signal.SIGUSR1, handle)
+    signal.signal(number, handle)
     return pressed

@@ -7,8 +7,9 @@ from serl_hardware.franka import fr3
 
 from serl_envs.robot import Array
 from serl_envs.twins.fci.arm_packets import Error
+from serl_suite.control.compiled import compiled
 
-__all__ = ["MAX_LOST", "TORQUE_STEP", "Thresholds", "measured_error", "torque_error"]
+__all__ = ["MAX_LOST", "TORQUE_STEP", "Deviation", "Thresholds", "measured_error", "torque_error"]
 
 MAX_LOST = 20
 """Milliseconds in a row without a command after which a motion ends."""
@@ -58,18 +59,46 @@ class Thresholds(NamedTuple):
         return self.torque_upper, self.force_upper
 
 
+class Deviation(NamedTuple):
+    """How far the measured end effector may be from the desired one; Move says so for the path and for the goal."""
+
+    translation: float
+    """[m]"""
+    rotation: float
+    """[rad]"""
+    elbow: float
+    """Of the third joint [rad]."""
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether these are limits; NaN is none."""
+        return all(limit >= 0.0 for limit in self)
+
+    def allows(self, error: Array, elbow: float) -> bool:
+        """Whether a pose error (translation, rotation vector), (6,), and one of the elbow are within the limits."""
+        moved, turned = float(np.linalg.norm(error[:3])), float(np.linalg.norm(error[3:]))
+        return moved <= self.translation and turned <= self.rotation and abs(elbow) <= self.elbow
+
+
 def measured_error(q: Array, dq: Array) -> Error | None:
     """Whether the arm has left its limits of position or velocity. Shapes: (7,), (7,)."""
     arm = fr3()
-    if (q < arm.q_min).any() or (q > arm.q_max).any():
+    if not _within(q, arm.q_min, arm.q_max):
         return Error.JOINT_POSITION_LIMITS_VIOLATION
-    if (np.abs(dq) > arm.max_velocity * VELOCITY_TOLERANCE).any():
-        return Error.JOINT_VELOCITY_VIOLATION
-    return None
+    fastest = VELOCITY_TOLERANCE * arm.max_velocity
+    return None if _within(dq, -fastest, fastest) else Error.JOINT_VELOCITY_VIOLATION
 
 
 def torque_error(tau: Array, echoed: Array) -> Error | None:
     """Whether a commanded torque is further from the echoed one than a millisecond allows, or is no number at all."""
-    if np.abs(tau - echoed).max() <= TORQUE_STEP * TOLERANCE:  # false for NaN
-        return None
-    return Error.CONTROLLER_TORQUE_DISCONTINUITY
+    step = TORQUE_STEP * TOLERANCE
+    return None if _within(tau, echoed - step, echoed + step) else Error.CONTROLLER_TORQUE_DISCONTINUITY
+
+
+@compiled
+def _within(values: Array, lower: Array, upper: Array) -> bool:
+    """Whether each is; NaN is not."""
+    for value, low, high in zip(values, lower, upper):  # noqa: B905, SIM110 - numba knows neither strict nor all
+        if not low <= value <= high:
+            return False
+    return True

@@ -18,7 +18,7 @@ from serl_suite.control.rotations import (
     rotation_vector_from_quaternion,
 )
 
-__all__ = ["Generator", "PlannedJoints", "Reference", "make_generator"]
+__all__ = ["Generator", "PlannedJoints", "Reference", "make_generator", "pose_difference"]
 
 JOINT_ACCELERATION, JOINT_JERK = 10.0, 5000.0
 """[rad/s^2], [rad/s^3]"""
@@ -170,7 +170,7 @@ class _Cartesian(Generator):
         pinv = jacobian.T @ np.linalg.inv(jacobian @ jacobian.T + PINV_DAMPING**2 * np.eye(6))
         spare = np.zeros(7)
         spare[2] = ELBOW_RATE * (self._elbow - to.q[2])
-        dq = pinv @ (_difference(actual, to.pose) / TIMESTEP_S) + spare - pinv @ (jacobian @ spare)
+        dq = pinv @ (pose_difference(actual, to.pose) / TIMESTEP_S) + spare - pinv @ (jacobian @ spare)
         to.ddq = (dq - to.dq) / TIMESTEP_S
         to.q, to.dq = to.q + dq * TIMESTEP_S, dq
 
@@ -189,7 +189,7 @@ class _CartesianPoses(_Cartesian):
         off = np.abs(rotation @ rotation.T - np.eye(3)).max()
         if not off <= ORTHONORMAL_TOLERANCE or not (command.pose[3] == (0, 0, 0, 1)).all():
             return Error.CARTESIAN_POSITION_MOTION_GENERATOR_INVALID_FRAME, self.reference.twist
-        step = _difference(self.reference.pose, command.pose)
+        step = pose_difference(self.reference.pose, command.pose)
         if self._first and not np.abs(step).max() <= START_TOLERANCE:
             return Error.CARTESIAN_POSITION_MOTION_GENERATOR_START_POSE_INVALID, self.reference.twist
         return None, step / TIMESTEP_S
@@ -256,7 +256,7 @@ def _within(values: Array, lower: Array, upper: Array) -> bool:
     return bool(((values >= lower - slack) & (values <= upper + slack)).all())
 
 
-def _difference(start: Array, end: Array) -> Array:
+def pose_difference(start: Array, end: Array) -> Array:
     """From one pose to another: translation and rotation vector, base frame. Shapes: (4, 4), (4, 4) -> (6,)."""
     turn = np.ascontiguousarray(end[:3, :3] @ start[:3, :3].T)
     return np.concatenate(

@@ -1,6 +1,5 @@
 """The hand's own controller: homing, moves and grasps, which take their time and end in a verdict."""
 
-import numpy as np
 from serl_hardware.franka import fr3
 from serl_hardware.franka.model import GRIPPER_STIFFNESS, TIMESTEP_S
 
@@ -85,8 +84,8 @@ class Hand:
         """Takes the measured opening [m], and returns the servo's reference for the next millisecond [m]."""
         moved = width - self.width
         self.width = width
-        self._reference += float(np.clip(self._target - self._reference, -self._step, self._step))
-        self._reference = float(np.clip(self._reference, width - self._reach, width + self._reach))
+        reference = self._reference + min(max(self._target - self._reference, -self._step), self._step)
+        self._reference = min(max(reference, width - self._reach), width + self._reach)
         if self.busy:
             pushes = abs(self._reference - width) >= 0.9 * self._reach or self._reference == self._target
             self._still = self._still + 1 if pushes and abs(moved) < STALLED_M_PER_TICK else 0

@@ -2,9 +2,8 @@
 
 import logging
 import socket
-from contextlib import suppress
 
-from serl_envs.twins.fci.connection import Connection, Request, open_datagrams
+from serl_envs.twins.fci.connection import Greeting, Request, Session
 from serl_envs.twins.fci.hand import Hand
 from serl_envs.twins.fci.hand_packets import (
     CONNECT,
@@ -26,8 +25,10 @@ _log = logging.getLogger(__name__)
 
 TEMPERATURE_C = 30
 
+_GREETING = Greeting("hand", VERSION, HEADER, CONNECT, CONNECT_REPLY)
 
-class HandSession:
+
+class HandSession(Session):
     """Answers requests out of the hand: those that move the fingers when they have stopped.
 
     Args:
@@ -38,25 +39,9 @@ class HandSession:
     """
 
     def __init__(self, stream: socket.socket, peer: str, hand: Hand, address: str) -> None:
-        self.connection = Connection(stream, peer, HEADER)
-        self._hand, self._address = hand, address
-        self._datagrams: socket.socket | None = None
+        super().__init__(_GREETING, stream, peer, address)
+        self._hand = hand
         self._pending: Request | None = None
-
-    @property
-    def is_established(self) -> bool:
-        """Whether the client has said who it is."""
-        return self._datagrams is not None
-
-    def answer(self) -> None:
-        """Answers what has arrived, and begins what it asks for."""
-        for request in self.connection.requests():
-            if self._datagrams is None:
-                self._connect(request)
-            else:
-                self._handle(request)
-            if self.connection.broken:
-                return
 
     def report(self) -> None:
         """Tells the client how its command has ended, if it has."""
@@ -67,38 +52,16 @@ class HandSession:
 
     def send_state(self, time_ms: int) -> None:
         """Sends opening and grasp."""
-        if self._datagrams is None:
-            return
         hand = self._hand
-        state = STATE.pack(time_ms & 0xFFFFFFFF, hand.width, hand.max_width, hand.is_grasped, TEMPERATURE_C)
-        # A full queue, a cut cable, a client that has gone: a lost packet, and TCP tells the latter.
-        with suppress(OSError):
-            self._datagrams.send(state)
+        self._send(
+            STATE.pack(time_ms & 0xFFFFFFFF, hand.width, hand.max_width, hand.is_grasped, TEMPERATURE_C)
+        )
 
-    def close(self) -> None:
-        """Stops what the client began, answers it, and lets the client go."""
+    def _part(self) -> None:
         self._hand.stop()
         if self.connection.broken is None:
             self.report()
         self._hand.outcome = None
-        if self.connection.broken:
-            _log.info("the hand's client %s is gone: %s", self.connection.peer, self.connection.broken)
-        self.connection.close()
-        if self._datagrams is not None:
-            self._datagrams.close()
-
-    def _connect(self, request: Request) -> None:
-        if request.command != HandCommand.CONNECT or len(request.payload) != CONNECT.size:
-            self.connection.broken = "it did not begin with Connect"
-            return
-        version, port = CONNECT.unpack(request.payload)
-        good = version == VERSION and port > 0
-        self.connection.reply(request, CONNECT_REPLY.pack(0 if good else 1, VERSION))
-        if not good:
-            self.connection.broken = f"it speaks version {version}, and the hand {VERSION}"
-            return
-        self._datagrams = open_datagrams(self._address, self.connection.peer, port)
-        _log.info("the hand's client is %s, states go to port %d", self.connection.peer, port)
 
     def _handle(self, request: Request) -> None:
         if not _is_sound(request):

@@ -30,7 +30,14 @@ def joint_impedance(reference: Reference, q: Array, dq: Array, mass: Array, stif
 
 
 def cartesian_impedance(
-    reference: Reference, pose: Array, jacobian: Array, q: Array, dq: Array, mass: Array, stiffness: Array
+    reference: Reference,
+    pose: Array,
+    jacobian: Array,
+    q: Array,
+    dq: Array,
+    mass: Array,
+    stiffness: Array,
+    posture_stiffness: float = NULLSPACE_STIFFNESS,
 ) -> Array:
     """J' (K e + D (v_d - v)) + nullspace towards the reference's joints + M ddq_d. Shape: (7,) [N m].
 
@@ -42,6 +49,7 @@ def cartesian_impedance(
         dq: Joint velocities, (7,).
         mass: Inertia, (7, 7).
         stiffness: [N/m, N m/rad], (6,).
+        posture_stiffness: Of the elbow [N m/rad].
     """
     error = pose_error(
         pose[:3, 3].copy(), quaternion_from_matrix(pose[:3, :3].copy()),
@@ -52,7 +60,7 @@ def cartesian_impedance(
     wrench = impedance_wrench(
         error, jacobian @ dq - reference.twist, stiffness, damping, -UNBOUNDED, UNBOUNDED
     )
-    posture = nullspace_torque(q, dq, reference.q, jacobian, NULLSPACE_STIFFNESS, PINV_DAMPING)
+    posture = nullspace_torque(q, dq, reference.q, jacobian, posture_stiffness, PINV_DAMPING)
     return np.asarray(jacobian.T @ wrench + posture + mass @ reference.ddq, np.float64)
 
 

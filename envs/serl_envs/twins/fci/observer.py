@@ -3,6 +3,8 @@
 import numpy as np
 
 from serl_envs.robot import Array
+from serl_suite.control.compiled import compiled
+from serl_suite.control.linear import cholesky, cholesky_solve
 
 __all__ = ["MomentumObserver", "external_wrench"]
 
@@ -39,13 +41,41 @@ class MomentumObserver:
             tau: Motor torques during it, less what holds the arm against gravity, (7,).
             coriolis: C dq at its start, (7,).
         """
-        self._expected += self._dt_s * (tau - coriolis + self.residual) + (mass - self._mass) @ dq
-        self.residual = GAIN_HZ * (mass @ dq - self._expected)
-        self._mass[:] = mass
+        _update(self._dt_s, self._expected, self.residual, self._mass, mass, dq, tau, coriolis)
 
 
+@compiled
+def _update(
+    dt_s: float,
+    expected: Array,
+    residual: Array,
+    mass_before: Array,
+    mass: Array,
+    dq: Array,
+    tau: Array,
+    coriolis: Array,
+) -> None:
+    """Writes the first three arrays."""
+    n = dq.shape[0]
+    for i in range(n):
+        momentum, gained = 0.0, 0.0
+        for j in range(n):
+            momentum += mass[i, j] * dq[j]
+            gained += (mass[i, j] - mass_before[i, j]) * dq[j]
+            mass_before[i, j] = mass[i, j]
+        expected[i] += dt_s * (tau[i] - coriolis[i] + residual[i]) + gained
+        residual[i] = GAIN_HZ * (momentum - expected[i])
+
+
+@compiled
 def external_wrench(torque: Array, jacobian: Array) -> Array:
     """The least wrench whose joint torques come nearest: damped (J J')^-1 J tau. Shapes: (7,), (6, 7) -> (6,)."""
-    gram = jacobian @ jacobian.T
-    gram.flat[::7] += SINGULARITY_DAMPING**2
-    return np.asarray(np.linalg.solve(gram, jacobian @ torque), np.float64)
+    gram, factor, wrench = np.empty((6, 6)), np.empty((6, 6)), np.empty(6)
+    for i in range(6):
+        for j in range(i + 1):
+            gram[i, j] = (jacobian[i] * jacobian[j]).sum()
+        gram[i, i] += SINGULARITY_DAMPING**2
+        wrench[i] = (jacobian[i] * torque).sum()
+    cholesky(gram, factor)
+    cholesky_solve(factor, wrench)
+    return wrench

@@ -96,16 +96,23 @@ class TwinServer:
         self._state_sent = True
         self._unsettled = True
 
-    def serve(self, should_stop: Callable[[], bool], user_stop: Callable[[], bool] = lambda: False) -> None:
+    def serve(
+        self,
+        should_stop: Callable[[], bool],
+        user_stop: Callable[[], bool] = lambda: False,
+        guiding: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Runs until told to stop; then answers whoever waits for an answer, and closes.
 
         Args:
             should_stop: Asked every turn.
             user_stop: Whether the user stop is pressed; likewise.
+            guiding: Whether the button is that lets a person lead the arm; likewise.
         """
         try:
             while not should_stop():
                 self.arm.press_user_stop(pressed=user_stop())
+                self.arm.press_guiding(pressed=guiding())
                 self._turn()
         finally:
             self.close()
@@ -241,7 +248,7 @@ class TwinServer:
 
     def _time_passes(self, command: Command | None) -> bool:
         """Lockstep: whether this tick moves anything."""
-        if self.pace == "realtime" or self.arm.hand.busy:
+        if self.pace == "realtime" or self.arm.is_guided or self.arm.hand.busy:
             return True
         if self.arm.in_motion:
             return command is not None or not self.arm.awaits_first_command
@@ -250,7 +257,7 @@ class TwinServer:
     def _settle(self) -> None:
         """Lockstep: after a motion, lets everything come to rest before a client is heard again."""
         arm = self.arm
-        if arm.in_motion or arm.hand.busy:
+        if arm.in_motion or arm.is_guided or arm.hand.busy:
             self._unsettled = True
         elif self._unsettled or arm.mode is RobotMode.AUTOMATIC_ERROR_RECOVERY:
             for _ in range(SETTLE_TICKS):

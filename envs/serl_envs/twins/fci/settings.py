@@ -8,6 +8,7 @@ from serl_hardware.franka import fr3
 from serl_envs.robot import Array
 from serl_envs.twins.fci.arm_packets import ArmCommand, Status
 from serl_envs.twins.fci.faults import Thresholds
+from serl_envs.twins.fci.guiding import Guiding
 from serl_envs.twins.fci.impedance import CARTESIAN_STIFFNESS, JOINT_STIFFNESS
 from serl_envs.twins.fci.kinematics import from_wire, transform
 
@@ -35,8 +36,10 @@ class Settings:
         """NE_T_EE, (4, 4)."""
         self.tool_to_stiffness = np.eye(4)
         """EE_T_K, (4, 4)."""
+        self._place_frames()
         self.load_mass, self.load_com, self.load_inertia = 0.0, np.zeros(3), np.zeros(9)
         """[kg], in the flange's frame [m] (3,), about it [kg m^2] (9,)."""
+        self.guiding = Guiding(np.ones(6, np.bool_), elbow=True)
         self._setters: dict[ArmCommand, Callable[[Array], Status]] = {
             ArmCommand.SET_COLLISION_BEHAVIOR: self._set_thresholds,
             ArmCommand.SET_JOINT_IMPEDANCE: self._set_joint_stiffness,
@@ -46,23 +49,21 @@ class Settings:
             ArmCommand.SET_LOAD: self._set_load,
         }
 
-    @property
-    def flange_to_tool(self) -> Array:
-        """F_T_EE, (4, 4)."""
-        pose: Array = self.flange_to_nominal @ self.nominal_to_tool
-        return pose
-
     def apply(self, command: ArmCommand, payload: bytes) -> Status:
-        """Carries out one of the Set commands; values that are refused change nothing.
-
-        Guiding by hand is not simulated: its command is accepted and has no effect.
-        """
+        """Carries out one of the Set commands; values that are refused change nothing."""
         if command is ArmCommand.SET_GUIDING_MODE:
+            self.guiding = Guiding.from_wire(payload)
             return Status.SUCCESS
         values = np.frombuffer(payload, "<f8").copy()
         if not np.isfinite(values).all():
             return Status.INVALID_ARGUMENT
         return self._setters[command](values)
+
+    def _place_frames(self) -> None:
+        self.flange_to_tool: Array = self.flange_to_nominal @ self.nominal_to_tool
+        """F_T_EE, (4, 4)."""
+        self.flange_to_stiffness: Array = self.flange_to_tool @ self.tool_to_stiffness
+        """F_T_K, (4, 4)."""
 
     def _set_thresholds(self, values: Array) -> Status:
         if (values < 0).any():
@@ -87,12 +88,14 @@ class Settings:
         if not _is_pose(values):
             return Status.INVALID_ARGUMENT
         self.tool_to_stiffness = from_wire(values)
+        self._place_frames()
         return Status.SUCCESS
 
     def _set_tool(self, values: Array) -> Status:
         if not _is_pose(values):
             return Status.INVALID_ARGUMENT
         self.nominal_to_tool = from_wire(values)
+        self._place_frames()
         return Status.SUCCESS
 
     def _set_load(self, values: Array) -> Status:

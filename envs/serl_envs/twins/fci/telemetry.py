@@ -1,10 +1,8 @@
 """The state packet, filled from what the arm measures, wants and estimates."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from serl_hardware.franka.model import TIMESTEP_S
 
 from serl_envs.robot import Array
@@ -14,29 +12,12 @@ from serl_envs.twins.fci.kinematics import frame_jacobian, frame_pose, to_wire, 
 from serl_envs.twins.fci.observer import external_wrench
 from serl_envs.twins.fci.plant import GRAVITY, Plant
 from serl_envs.twins.fci.settings import Settings
+from serl_suite.control.compiled import compiled
 
-__all__ = ["Contacts", "Telemetry"]
+__all__ = ["Telemetry"]
 
 ACCELERATING = 0.1
 """[rad/s^2] of the desired motion: beyond it the thresholds for acceleration hold."""
-
-Flags = npt.NDArray[np.bool_]
-
-
-class Contacts(NamedTuple):
-    """Which joints (7,) and which axes of the stiffness frame (6,) are beyond a threshold."""
-
-    joint_contact: Flags
-    cartesian_contact: Flags
-    joint_collision: Flags
-    cartesian_collision: Flags
-
-    @property
-    def reflex(self) -> Error | None:
-        """What a collision sets off."""
-        if self.joint_collision.any():
-            return Error.JOINT_REFLEX
-        return Error.CARTESIAN_REFLEX if self.cartesian_collision.any() else None
 
 
 class Telemetry:
@@ -51,7 +32,8 @@ class Telemetry:
         self.packet = np.zeros((), STATE)
         self._plant, self._settings = plant, settings
         self._put = {name: self.packet[name] for name in STATE.names or ()}
-        self._put["message_id"][...] = 1
+        self._put["message_id"][...] = self._number = 1
+        self._errors: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
         self._put["tau_J"][:] = plant.gravity
         self._put["O_ddP_O"][:] = 0.0, 0.0, -GRAVITY
         mass, com, inertia = tool_inertia(plant.model, plant.data)
@@ -70,6 +52,10 @@ class Telemetry:
 
     def write_errors(self, current: Sequence[int], reason: Sequence[int]) -> None:
         """Takes over the indices of the current errors and of those that ended the last motion."""
+        errors = tuple(current), tuple(reason)
+        if errors == self._errors:
+            return
+        self._errors = errors
         for name, indices in (("errors", current), ("reflex_reason", reason)):
             self._put[name][:] = False
             self._put[name][list(indices)] = True
@@ -109,32 +95,53 @@ class Telemetry:
         put["O_ddP_EE_c"][:] = desired.acceleration
         put["elbow_d"][:] = put["elbow_c"][:] = _elbow(desired.q)
 
-    def write_contacts(self, external_torque: Array) -> Contacts:
-        """Takes over the torques that the surroundings exert, (7,) [N m]; returns what they touch.
+    def write_contacts(self, external_torque: Array) -> Error | None:
+        """Takes over the torques that the surroundings exert, (7,) [N m]; returns what a collision sets off.
 
         The packet has them with the arm's sign: what it exerts on its surroundings.
         """
         put, plant, settings = self._put, self._plant, self._settings
         torque = -external_torque
-        frame = frame_pose(plant.model, plant.data, settings.flange_to_tool @ settings.tool_to_stiffness)
-        wrench = external_wrench(torque, frame_jacobian(plant.model, plant.data, frame[:3, 3]))
-        turn = frame[:3, :3].T
+        frame = frame_pose(plant.model, plant.data, settings.flange_to_stiffness)
+        wrench = external_wrench(torque, frame_jacobian(plant.data, frame[:3, 3]))
         put["tau_ext_hat_filtered"][:], put["O_F_ext_hat_K"][:] = torque, wrench
-        put["K_F_ext_hat_K"][:3], put["K_F_ext_hat_K"][3:] = turn @ wrench[:3], turn @ wrench[3:]
+        _turn_back(frame, wrench, put["K_F_ext_hat_K"])
         accelerating = bool(np.abs(put["ddq_d"]).max() > ACCELERATING)
         lower_torque, lower_force = settings.thresholds.contact(accelerating=accelerating)
         upper_torque, upper_force = settings.thresholds.collision(accelerating=accelerating)
-        contacts = Contacts(
-            np.abs(torque) > lower_torque, np.abs(wrench) > lower_force,
-            np.abs(torque) > upper_torque, np.abs(wrench) > upper_force,
-        )  # fmt: skip
-        for name, values in contacts._asdict().items():
-            put[name][:] = values
-        return contacts
+        _mark(torque, lower_torque, put["joint_contact"])
+        _mark(wrench, lower_force, put["cartesian_contact"])
+        joints = _mark(torque, upper_torque, put["joint_collision"])
+        axes = _mark(wrench, upper_force, put["cartesian_collision"])
+        if joints:
+            return Error.JOINT_REFLEX
+        return Error.CARTESIAN_REFLEX if axes else None
 
     def advance(self) -> None:
         """Lets the packet's clock go on by a millisecond."""
-        self._put["message_id"][...] += np.uint64(1)
+        self._number += 1
+        self._put["message_id"][...] = self._number
+
+
+@compiled
+def _mark(values: Array, threshold: Array, flags: Array) -> bool:
+    """Writes which are beyond their thresholds; returns whether any is."""
+    found = False
+    for i in range(values.shape[0]):
+        flags[i] = abs(values[i]) > threshold[i]
+        found = found or abs(values[i]) > threshold[i]
+    return found
+
+
+@compiled
+def _turn_back(frame: Array, wrench: Array, out: Array) -> None:
+    """Writes the wrench along the frame's own axes. Shapes: (4, 4), (6,), (6,)."""
+    for i in range(3):
+        force, torque = 0.0, 0.0
+        for j in range(3):
+            force += frame[j, i] * wrench[j]
+            torque += frame[j, i] * wrench[3 + j]
+        out[i], out[3 + i] = force, torque
 
 
 def _elbow(q: Array) -> tuple[float, float]:
