@@ -6,8 +6,8 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Dict
 
-from serl_suite.agents.checkpoint import save_checkpoint
 from serl_suite.agents.registry import make_agent
+from serl_suite.data.checkpoint import save_checkpoint
 from serl_suite.nodes.config import ActorConfig, EvaluationConfig, TrainConfig
 from serl_suite.nodes.demonstrations import record_scripted
 from serl_suite.nodes.environment import Environment

@@ -8,9 +8,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from serl_suite.agents.checkpoint import load_checkpoint
 from serl_suite.agents.policy import Policy
 from serl_suite.agents.registry import describe, make_policy
+from serl_suite.data.checkpoint import load_checkpoint
 from serl_suite.data.episodes import read_info
 from serl_suite.errors import SerlError
 from serl_suite.nodes.environment import Environment
@@ -74,8 +74,7 @@ def evaluate_run(
     if episodes < 1:
         raise CannotEvaluate(f"{episodes} episodes are no evaluation; ask for at least one: --episodes 100")
     config = folder.config
-    rig = rig or config.rig
-    environment = _WatchedEnvironment(config.task, cameras=config.actor.cameras, rig=rig)
+    environment = _WatchedEnvironment.of(config, rig=rig)
     try:
         policy, version = _load_policy(folder, environment, seed)
         outcomes = []
@@ -114,7 +113,7 @@ def _film(
     config = folder.config
     episodes = min(FILMED_EPISODES, len(result.episodes))
     try:
-        environment = Environment(config.task, cameras=config.actor.cameras, rig=rig, render_mode="rgb_array")
+        environment = Environment.of(config, rig=rig, render_mode="rgb_array")
         try:
             film_policy(
                 environment,

@@ -13,10 +13,11 @@ import numpy.typing as npt
 import torch
 
 from serl_suite.agents.agent import Agent, BadAgent
-from serl_suite.agents.checkpoint import save_checkpoint
 from serl_suite.agents.registry import describe, make_agent, make_policy
+from serl_suite.data.checkpoint import save_checkpoint
 from serl_suite.data.episodes import read_dataset
 from serl_suite.data.journal import Journal
+from serl_suite.networks.encoder_config import BadEncoder
 from serl_suite.networks.host import check_device, tune_host
 from serl_suite.nodes.backlog import Backlog
 from serl_suite.nodes.config import ActorSettings
@@ -170,9 +171,9 @@ class Learner:
             if spec.state_dim > MAX_STATE_DIM:
                 return f"a state of {spec.state_dim} numbers; at most {MAX_STATE_DIM} can be learned on"
             try:
-                check_memory(spec, self.config.learner)
+                check_memory(spec, self.config)
                 make_policy(describe("rlpd", self.config.agent), spec, seed=0)
-            except (BadAgent, ReplayTooLarge) as error:
+            except (BadAgent, BadEncoder, ReplayTooLarge) as error:
                 return str(error)
             self._spec = spec
         return self._spec.difference(spec)
@@ -181,7 +182,9 @@ class Learner:
         """Makes agent and replays, takes up the newest checkpoint, publishes the policy to start with."""
         settings, seed = self.config.learner, self.config.seed
         agent = make_agent("rlpd", self.config.agent, spec, seed=seed, device=settings.device)
-        self._experience = Experience(spec, settings, seed=seed + 1, demonstrations=self._demo_episodes)
+        self._experience = Experience(
+            spec, self.config, demonstrations=self._demo_episodes, features=agent.kept_features()
+        )
         self._updates = Updates(
             agent, self._experience, self.config.agent.batch_size, self.config.agent.demo_fraction
         )

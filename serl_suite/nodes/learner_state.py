@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 
 from serl_suite.agents.agent import Agent
-from serl_suite.agents.checkpoint import load_checkpoint, save_checkpoint
+from serl_suite.data.checkpoint import load_checkpoint, save_checkpoint
 from serl_suite.nodes.backlog import Backlog
 from serl_suite.nodes.experience import Experience
 

@@ -10,9 +10,9 @@ import time
 import pytest
 import torch
 
-from serl_suite.agents.checkpoint import BadCheckpoint, load_checkpoint, save_checkpoint
 from serl_suite.agents.rlpd import RLPD
 from serl_suite.agents.rlpd_config import RLPDConfig
+from serl_suite.data.checkpoint import BadCheckpoint, load_checkpoint, save_checkpoint
 from serl_suite.wire.spaces import ArraySpec, EnvSpec
 
 TENSORS = {
@@ -72,7 +72,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path):
     script = f"""
 import resource, signal, torch
 from pathlib import Path
-from serl_suite.agents.checkpoint import save_checkpoint
+from serl_suite.data.checkpoint import save_checkpoint
 from serl_suite.wire.records import DiskFull
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
@@ -93,7 +93,7 @@ def test_killed_at_any_moment_there_is_a_whole_checkpoint(tmp_path):
     script = f"""
 import torch
 from pathlib import Path
-from serl_suite.agents.checkpoint import save_checkpoint
+from serl_suite.data.checkpoint import save_checkpoint
 print("ready", flush=True)
 n = 0
 while True:

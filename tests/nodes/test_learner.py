@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import zmq
 
-from serl_suite.agents.checkpoint import BadCheckpoint, load_checkpoint
 from serl_suite.agents.errors import BadAgent
 from serl_suite.agents.rlpd_config import RLPDConfig
+from serl_suite.data.checkpoint import BadCheckpoint, load_checkpoint
 from serl_suite.data.episodes import read_dataset
 from serl_suite.data.journal import Journal
 from serl_suite.networks.host import DeviceUnavailable
