@@ -3,11 +3,8 @@
 import contextlib
 import itertools
 import os
-import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +12,9 @@ import msgspec
 
 from serl_suite.rig import Rig, read_rig
 
-START_S = 90.0
+sys.path.insert(0, str(Path(__file__).parents[1] / "servers" / "franka"))
+from rig import end, free_port, start
+
 _numbers = itertools.count(1)
 
 
@@ -24,7 +23,7 @@ def make_rig(folder: Path, pace: str = "lockstep", **fields: object) -> Rig:
     number = next(_numbers)
     ip = f"127.{100 + os.getpid() // 250 % 100}.{os.getpid() % 250}.{number}"
     values = {
-        "arm": ip, "scene": f"tcp://{ip}:1339", "server": f"tcp://127.0.0.1:{_free_ports()}", "pace": pace,
+        "arm": ip, "scene": f"tcp://{ip}:1339", "server": f"tcp://127.0.0.1:{free_port()}", "pace": pace,
         "grasp_force_n": 70.0, **fields,
     }  # fmt: skip
     path = folder / f"rig{number}.yaml"
@@ -58,32 +57,9 @@ def running(folder: Path, task: str, pace: str = "lockstep") -> Iterator[Rig]:
 @contextlib.contextmanager
 def _started(rig: Rig, name: str, ready: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     log = Path(rig.source).with_suffix(f".{name}.log")
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *arguments], stdout=output, stderr=subprocess.STDOUT,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
-        )  # fmt: skip
+    log.unlink(missing_ok=True)
+    process = start(list(arguments), log, ready)
     try:
-        deadline = time.monotonic() + START_S
-        while ready not in log.read_text():
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.05)
         yield process
     finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(15)
-        finally:
-            process.kill()
-
-
-def _free_ports() -> int:
-    """The lower of two ports that are free."""
-    while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port = int(first.getsockname()[1])
-            with contextlib.suppress(OSError):
-                second.bind(("127.0.0.1", port + 1))
-                return port
+        end(process)

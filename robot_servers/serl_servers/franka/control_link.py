@@ -25,7 +25,9 @@ END_TIMEOUT_S = 3.0
 HUNG_S = 3.0
 """Longer than the arm's own time-outs, which end a motion in which no torque comes."""
 
-_OF_A_PROCESS = ("phase", "ticks", "setpoint", "gains", "gains_refused", "load", "recover", "fault", "detail")
+_OF_A_PROCESS = (
+    "phase", "ticks", "setpoint", "gains", "gains_refused", "load", "recover", "cut_off", "fault", "detail",
+)  # fmt: skip
 """Fields of a state that begin anew with each process."""
 
 _log = logging.getLogger(__name__)
@@ -59,6 +61,11 @@ class ControlLink:
     @property
     def detail(self) -> str:
         return read_text(self.state.detail)
+
+    @property
+    def needs_process(self) -> bool:
+        """Whether only another control process reaches the arm again."""
+        return self.phase is Phase.ENDED or bool(self.state.cut_off[0])
 
     @property
     def pid(self) -> int:
@@ -195,7 +202,7 @@ class ControlLink:
             return
         self.command.end[0] = 1
         # without a connection there is no arm to bring to rest
-        deadline = time.monotonic() + (0.0 if self.fault == "connection_lost" else END_TIMEOUT_S)
+        deadline = time.monotonic() + (0.0 if self.state.cut_off[0] else END_TIMEOUT_S)
         while self.alive and time.monotonic() < deadline:
             self.beat()
             yield

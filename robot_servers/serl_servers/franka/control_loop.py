@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from serl_servers.franka.driver import ArmStopped, Driver, Load, Measurement
+from serl_servers.franka.driver import CONNECTION_LOST, ArmStopped, Driver, Load, Measurement
 from serl_servers.franka.mailbox import Mailbox, make_record, write_text
 from serl_servers.franka.records import CommandRecord, Gains, Phase, StateRecord
 from serl_suite.control import Fault, InvalidControlConfig, Parameters, make_state, recover, reset_state, tick
@@ -293,12 +293,15 @@ class ControlLoop:
             yield
         except ArmStopped as stopped:
             self._latch(stopped.fault, str(stopped))
+            if stopped.fault == CONNECTION_LOST and not self.state.cut_off[0]:
+                self.state.cut_off[0] = 1
+                _log.error("cut off from the arm: %s", stopped)
             if self.phase is Phase.STOPPED:
                 time.sleep(STOPPED_PERIOD_S)
             self._enter(Phase.STOPPED)
 
     def _latch(self, fault: str, detail: str) -> None:
-        """The first reason stays; what follows from it is logged only."""
+        """The first reason stays."""
         if self.state.fault[0] == 0:
             write_text(self.state.fault, fault)
             write_text(self.state.detail, detail)

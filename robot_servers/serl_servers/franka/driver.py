@@ -7,9 +7,14 @@ import numpy.typing as npt
 
 from serl_suite.errors import SerlError
 
-__all__ = ["ArmStopped", "Array", "Driver", "DriverError", "Load", "Measurement", "make_measurement"]
+__all__ = [
+    "CONNECTION_LOST", "ArmStopped", "Array", "Driver", "DriverError", "Load", "Measurement", "make_measurement",
+]  # fmt: skip
 
 Array = npt.NDArray[np.float64]
+
+CONNECTION_LOST = "connection_lost"
+"""The one fault after which a driver is of no more use."""
 
 
 class DriverError(SerlError):

@@ -97,7 +97,7 @@ class Operations:
 
     def _recover(self) -> Iterator[None]:
         link = self._link
-        if link.phase is Phase.ENDED or link.fault == "connection_lost":
+        if link.needs_process:
             yield from link.starting()
             self.config = self._started_with
         if link.fault:  # of the arm itself, too, where it was cut off in motion

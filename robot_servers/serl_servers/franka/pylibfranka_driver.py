@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from serl_hardware.franka import fr3
 
-from serl_servers.franka.driver import ArmStopped, Array, DriverError, Load, Measurement, make_measurement
+from serl_servers.franka.driver import (
+    CONNECTION_LOST,
+    ArmStopped,
+    Array,
+    DriverError,
+    Load,
+    Measurement,
+    make_measurement,
+)
 from serl_suite.control.rotations import quaternion_from_matrix
 
 if TYPE_CHECKING:
@@ -125,7 +133,7 @@ class PylibfrankaDriver:
         if named:
             fault = named.group(1).split(",")[0].strip(' "')
         elif isinstance(error, self._library.NetworkException) or str(error) in _BARE_NETWORK_ERRORS:
-            fault = "connection_lost"
+            fault = CONNECTION_LOST
         else:
             fault = "arm_refused"
         return ArmStopped(fault, str(error))

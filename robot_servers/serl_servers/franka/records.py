@@ -100,6 +100,8 @@ class StateRecord(NamedTuple):
     load: One
     recover: One
     """Number of the recovery that was tried last."""
+    cut_off: One
+    """1: nothing is heard of the arm any more, whatever had stopped it before; only a new process connects again."""
     fault: Annotated[Text, 64]
     detail: Annotated[Text, 256]
     realtime: Annotated[Text, 512]

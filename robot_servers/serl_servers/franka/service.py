@@ -94,9 +94,10 @@ class RobotService:
     def turn(self) -> None:
         """Waits for the next thing to happen, and deals with it."""
         self._poller.poll(POLL_MS)
+        is_new = self.link.look()  # first: a service that was held up must not take what has come too late meanwhile
         self._front.receive()
         now = time.monotonic()
-        if self.link.look() or now - self._published_at > SILENCE_S:
+        if is_new or now - self._published_at > SILENCE_S:
             self._published_at = now
             self._shown = self._followed.pop(int(self.link.state.setpoint[0]), self._shown)
             self._front.publish(arm_state(self.link, self.hand, self._shown, self._front.lease.holder))

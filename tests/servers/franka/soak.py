@@ -11,9 +11,9 @@ from rig import end, free_port, start_twin
 from serl_envs.remote import RemoteRobot
 from serl_envs.robot import RobotFault, Setpoint
 from serl_servers.franka.config import TICK_S, ServerConfig
-from serl_servers.franka.operations import RECOVERY_PERIOD_S
 from serl_servers.franka.records import Phase
 from serl_servers.franka.service import RobotService
+from serl_servers.front import RECOVERY_PERIOD_S
 
 HOME, DOWN = np.array([0.45, 0.0, 0.3]), np.array([1.0, 0.0, 0.0, 0.0])
 STEPS = 50
@@ -85,7 +85,7 @@ def soak(folder: Path, ip: str, seconds: float) -> Soak:
             )
             if stopped:
                 moving_since = ticks
-                stops += [link.fault] if not before[2] else []
+                stops += [f"{link.fault} after {arm_time:.1f} s: {link.detail}"] if not before[2] else []
             if min(ticks, before[0]) > moving_since + SETTLED_TICKS:
                 drift_s += arm_time - before[1] - TICK_S * (ticks - before[0])
                 worst = min(worst, float(state.success_rate[0]))

@@ -25,6 +25,7 @@ from kills import (
 )
 
 from serl_suite.wire.robot_client import RobotRefused
+from serl_suite.wire.robot_messages import Stop
 
 HOLD_S = 0.45
 """100 ms until a setpoint is stale, then down to rest as a soft spring follows its target."""
@@ -70,6 +71,25 @@ def test_a_killed_arm(rig, times):
     for seed in range(times):
         kill(rig, "arm", seed)
     with observing(rig) as client:
+        reset(client)
+
+
+@pytest.mark.parametrize("gone", ["silent", "dead"])
+def test_an_arm_that_goes_while_it_is_stopped(rig, gone):
+    """The fault that stopped it stays the one that is named, and a recovery finds the arm again."""
+    with observing(rig) as client:
+        client.ask(Stop(number=client.next_number(), reason="the test"))
+        wait_until(lambda: client.await_state().phase == "stopped", 5.0)
+        if gone == "silent":
+            rig.twin.send_signal(signal.SIGSTOP)
+            time.sleep(2.5)
+            rig.twin.send_signal(signal.SIGCONT)
+        else:
+            rig.twin.kill()
+            rig.twin.wait()
+            rig.twin = rig.start_twin()
+        assert client.await_state().fault == "stopped"
+        recovered(client)
         reset(client)
 
 

@@ -8,15 +8,21 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 import pytest
 
 pytest.importorskip("cyclonedds")
 
 from graph import Graph, pose, position_of
-from rig import ENVIRONMENT, end, free_port, recover, start, wait_until
+from rig import ENVIRONMENT, end, free_port, recover, report, start, wait_until
+from serl_envs.registration import TASKS
 from serl_envs.remote import RemoteRobot
+from serl_envs.rigs import make_robot
 from serl_envs.robot import RobotFault, Setpoint
+from serl_envs.tasks.reach import Reach
+from serl_servers.doctor.machine import check_machine
+from serl_servers.doctor.programs import check_programs
 from serl_servers.franka.command_line import run as run_operator
 from serl_servers.ros2.command_line import run
 from serl_servers.ros2.config import InvalidSetting
@@ -26,7 +32,8 @@ from serl_suite.control.rotations import (
     rotate,
     rotation_difference,
 )
-from serl_suite.wire.robot_client import RobotClient, RobotRefused
+from serl_suite.rig import BadRig, read_rig
+from serl_suite.wire.robot_client import RobotClient, RobotRefused, RobotUnreachable
 from serl_suite.wire.robot_messages import (
     Follow,
     MoveGripper,
@@ -523,3 +530,57 @@ def test_an_arm_that_is_silent_or_speaks_of_another_frame_is_named():
     finally:
         controller.kill()
         controller.wait()
+
+
+def rig_file(folder, driver, **fields):
+    values = {
+        "arm": "127.0.0.1", "driver": driver, "server": f"tcp://127.0.0.1:{free_port()}",
+        "control": {
+            "box_lower": (0.3, -0.1, 0.2), "box_upper": (0.6, 0.1, 0.5), "stiffness": STIFFNESS,
+            "clip": (0.03, 0.03, 0.03, 0.1, 0.1, 0.1),
+        },
+    }  # fmt: skip
+    path = folder / "rig.yaml"
+    path.write_bytes(msgspec.yaml.encode(values | fields))
+    return read_rig(path)
+
+
+def test_a_rig_says_what_its_server_is_told(tmp_path):
+    rig = rig_file(tmp_path, "ros2")
+    controller = start_controller("rigged")
+    arguments = ["arm", "--rig", rig.source, "--transport", "cyclonedds", "--namespace", "rigged"]
+    log = tmp_path / "server.log"
+    server = start(["serl_servers.ros2", *arguments], log, f"serving the arm in ROS 2 on {rig.server}")
+    try:
+        with contextlib.closing(RobotClient(rig.server, name="test")) as client:
+            said = report(client)
+            assert (said.box_lower, said.box_upper) == (rig.control.box_lower, rig.control.box_upper)
+            assert said.stiffness == STIFFNESS
+            go_home(client)
+            outside = reset_to(client, (0.45, 0.2, 0.35))
+            assert "workspace box" in refusal_of(client, outside)
+            levels = {finding.what: finding for finding in check_programs(rig)}
+            assert (levels["server"].level, levels["arm"].level) == ("ok", "ok")
+    finally:
+        assert end(server) == 0
+        controller.kill()
+        controller.wait()
+
+
+def test_a_rig_and_the_server_of_another_driver(tmp_path):
+    ros2 = rig_file(tmp_path, "ros2")
+    with pytest.raises(BadRig, match=f"served by serl ros2 arm --rig {ros2.source}"):
+        run_operator(["franka", "--rig", ros2.source])
+    found = list(check_programs(ros2))
+    assert [(finding.level, finding.what) for finding in found] == [("warning", "server")]
+    assert f"serl ros2 arm --rig {ros2.source}" in found[0].text
+    machine = {finding.what: finding for finding in check_machine(ros2, tmp_path)}
+    assert machine["kernel"].level == "ok"
+    assert "cyclonedds" in machine["package"].text or "rclpy" in machine["package"].text
+    with pytest.raises(RobotUnreachable, match=f"start it: serl ros2 arm --rig {ros2.source}"):
+        make_robot(ros2, Reach(), TASKS["FrankaReach-v0"])
+    franka = rig_file(tmp_path, "pylibfranka")
+    with pytest.raises(BadRig, match=f"served by serl robot franka --rig {franka.source}"):
+        run(["arm", "--rig", franka.source])
+    with pytest.raises(BadRig, match="a ROS 2 controller does not wait"):
+        rig_file(tmp_path, "ros2", pace="lockstep", scene="tcp://127.0.0.1:1339")

@@ -33,6 +33,8 @@ CRAWL_S = 0.2
 for gone, and on a busy machine either may be late."""
 SETTLE_TICKS = 1000
 """In lockstep, what still moves this long after a motion is left hanging in the air."""
+SIGN_OF_LIFE_TICKS = 50
+"""Meanwhile: an arm's client that hears nothing for a second takes it for gone, and a busy machine is slow."""
 IDLE_POLL_S = 0.2
 """How often a twin without clients looks whether it is to stop."""
 TOLERATED_S = 0.3e-3
@@ -266,6 +268,8 @@ class TwinServer:
                 arm.tick(None)
                 self._ticks += 1
                 self._on_tick()
+                if self._arm_session is not None and self._ticks % SIGN_OF_LIFE_TICKS == 0:
+                    self._arm_session.send_state()
             self._unsettled = False
 
     def _schedule(self, began: float) -> None:
