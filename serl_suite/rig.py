@@ -201,7 +201,8 @@ class Rig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             )
         if not cameras_local and self.keys is None:
             raise BadRig(
-                f"camera_server: {self.camera_server} can be reached from other machines, which takes keys, as server does"
+                f"camera_server: {self.camera_server} can be reached from other machines, which takes keys, as "
+                "server does"
             )
         if not scene_is_local:
             raise BadRig(f"scene: {self.scene} is on another machine; a twin shows its scene on its own only")
@@ -215,8 +216,8 @@ class Rig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             raise BadRig("cameras: driver twin sees a wire twin's scene, and this rig has none; add scene")
         if self.pace == "lockstep" and self.cameras:
             raise BadRig(
-                "cameras: they see real time pass, and pace is lockstep, where it does not; take realtime, or list none: "
-                "pictures of a twin are then drawn by who asks"
+                "cameras: they see real time pass, and pace is lockstep, where it does not; take realtime, or list "
+                "none: pictures of a twin are then drawn by who asks"
             )
         force = max(
             k * clip for k, clip in zip(self.control.stiffness[:3], self.control.clip[:3], strict=True)

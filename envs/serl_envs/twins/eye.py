@@ -69,7 +69,8 @@ class Grain:
     def on(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """Returns the picture with noise. Shape: as it has."""
         noise = self._rng.integers(-1, 2, pixels.shape, np.int8)
-        return np.clip(pixels.astype(np.int16) + noise, 0, 255).astype(np.uint8)
+        noisy: npt.NDArray[np.uint8] = np.clip(pixels.astype(np.int16) + noise, 0, 255).astype(np.uint8)
+        return noisy
 
 
 def main(arguments: list[str]) -> int:

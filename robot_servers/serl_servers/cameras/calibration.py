@@ -54,8 +54,8 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             )
         if not 0 <= self.rms_px <= WORST_RMS:
             raise BadCalibration(
-                f"corners are {self.rms_px:g} pixels off, more than {WORST_RMS:g}: a bent board, blurred pictures, or wrong "
-                "counts of its squares; calibrate again"
+                f"corners are {self.rms_px:g} pixels off, more than {WORST_RMS:g}: a bent board, blurred pictures, or "
+                "wrong counts of its squares; calibrate again"
             )
 
     @property
@@ -65,7 +65,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
 
     def straightening(self) -> tuple[Map, Map]:
-        """Returns where each pixel of a straight picture is found in the frame, columns and rows. Shapes: (height, width)."""
+        """Returns where a straight picture's pixels are in the frame: columns, rows. Shapes: (height, width)."""
         size = (self.width, self.height)
         x, y = cv2.initUndistortRectifyMap(
             self.matrix, np.array(self.distortion), np.eye(3), self.matrix, size, cv2.CV_32FC1
@@ -93,8 +93,8 @@ def read_calibration(path: Path, camera: Camera | None = None) -> Calibration:
         )  # fmt: skip
         if mine != its:
             raise BadCalibration(
-                f"{path} is of camera {its[0]} at {its[1]}x{its[2]}, and {camera.name} is {mine[0]} at {mine[1]}x{mine[2]}; "
-                "calibrate it: serl camera calibrate"
+                f"{path} is of camera {its[0]} at {its[1]}x{its[2]}, and {camera.name} is {mine[0]} at "
+                f"{mine[1]}x{mine[2]}; calibrate it: serl camera calibrate"
             )
     return calibration
 

@@ -2,8 +2,8 @@
 
     python -m serl_servers.cameras.capture FD SCENE CAMERA
 
-FD is the inherited socket that reports and pictures are written to, SCENE the address of a wire twin's scene or nothing,
-CAMERA the rig's entry as JSON. It ends with its parent. A library that hangs hangs here, and nobody else.
+FD is the inherited socket that reports and pictures are written to, SCENE the address of a wire twin's scene or
+nothing, CAMERA the rig's entry as JSON. It ends with its parent. A library that hangs hangs here, and nobody else.
 """
 
 import logging

@@ -1,5 +1,5 @@
-"""The server's end of a camera's process: starts it, keeps its newest pictures, and starts another where it hangs or has
-died."""
+"""The server's end of a camera's process: starts it, keeps its newest pictures, and starts another where it hangs or
+has died."""
 
 import logging
 import os

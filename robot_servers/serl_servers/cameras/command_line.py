@@ -3,14 +3,14 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 import tyro
 
 from serl_servers.commands import Commands, run_command
 from serl_suite.cli.stopping import stop_on_signals
-from serl_suite.rig import Rig, read_rig
+from serl_suite.rig import BadRig, Camera, Rig, read_rig
 from serl_suite.wire.camera_client import CameraClient, CamerasUnreachable
 from serl_suite.wire.keys import client_keys
 
@@ -25,8 +25,8 @@ VIEW = """Show what the cameras of a rig see, as their server has it.
 
   serl camera view --rig hardware/rigs/fr3.yaml                  live, in a browser
   serl camera view --rig hardware/rigs/fr3.yaml --out now.png    once, in a file"""
-RECORD = """Record what the cameras of a rig see, as their server has it: a video without loss for each, and when each picture
-was taken.
+RECORD = """Record what the cameras of a rig see, as their server has it: a video without loss for each, and when each
+picture was taken.
 
   serl camera record --rig hardware/rigs/fr3.yaml --seconds 20 --out recordings/today"""
 CALIBRATE = """Find out what a camera's lens does, from pictures of a board, and write it to a file for the rig.
@@ -78,8 +78,8 @@ class _Calibrate(_Rigged, frozen=True, kw_only=True):
     """File to write."""
     images: Path | None = None
     """Folder of pictures of the board, instead of the camera."""
-    board: str = "charuco"
-    """charuco or chess."""
+    board: Literal["charuco", "chess"] = "charuco"
+    """Kind of board."""
     squares: tuple[int, int] = (8, 6)
     """Of the board, across and down."""
     square_mm: float = 30.0
@@ -136,6 +136,86 @@ def _view(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _record(arguments: Sequence[str]) -> int:
+    options = _parse(_Record, "record", RECORD, arguments)
+    rig = read_rig(options.rig)
+    stop = stop_on_signals()
+    from serl_servers.cameras.recording import record
+
+    client = _connect(rig)
+    try:
+        counts = record(client, options.out, options.seconds, stop.is_set)
+    finally:
+        client.close()
+    for name, count in counts.items():
+        print(f"{name}: {count} pictures in {options.out / name}.mkv")  # noqa: T201
+    return 0 if all(counts.values()) else 1
+
+
+def _calibrate(arguments: Sequence[str]) -> int:
+    options = _parse(_Calibrate, "calibrate", CALIBRATE, arguments)
+    camera = _named(read_rig(options.rig), options.camera)
+    stop = stop_on_signals()
+    from serl_servers.cameras.boards import Board, calibrate, pictures_in
+    from serl_servers.cameras.calibration import write_calibration
+    from serl_servers.cameras.seeing import different_views, frames_of
+
+    board = Board(options.board, options.squares, options.square_mm * 1e-3, options.marker_mm * 1e-3)
+    if options.images is not None:
+        pictures, apart_px = pictures_in(options.images), 0.0
+    else:
+        pictures, apart_px = frames_of(camera, stop.is_set), 0.05 * camera.width
+    views = different_views(board, pictures, (camera.width, camera.height), apart_px, options.views)
+    calibration = calibrate(camera.serial, (camera.width, camera.height), views)
+    write_calibration(options.out, calibration)
+    fx, fy, cx, cy = calibration.intrinsics
+    print(  # noqa: T201
+        f"{options.out}: focal lengths {fx:.1f}, {fy:.1f}, centre ({cx:.1f}, {cy:.1f}), corners "
+        f"{calibration.rms_px:.2f} pixels off in {calibration.views} pictures; name it in the rig: calibration: {options.out}"
+    )
+    return 0
+
+
+def _list(arguments: Sequence[str]) -> int:
+    options = _parse(_List, "list", LIST, arguments)
+    rig = None if options.rig is None else read_rig(options.rig)
+    from serl_servers.cameras.driver import CameraFault
+    from serl_servers.cameras.opencv import find_v4l2
+    from serl_servers.cameras.realsense import find_realsense
+
+    found = list(find_v4l2())
+    try:
+        found = [*find_realsense(), *found]
+    except CameraFault as fault:
+        print(f"RealSense: {fault}", file=sys.stderr)  # noqa: T201
+    for driver, serial, text in found:
+        print(f"{driver:10} {serial}  {text}")  # noqa: T201
+    if not found:
+        print("no camera is plugged in, or none that this user may open")  # noqa: T201
+    if rig is None:
+        return 0
+    there = {(camera.driver, camera.serial) for camera in found}
+    missing = [
+        camera
+        for camera in rig.cameras
+        if camera.driver != "twin"
+        and (camera.driver, camera.serial) not in there
+        and not Path(camera.serial).exists()
+    ]
+    for camera in missing:
+        print(f"{rig.source}: camera {camera.name} is missing: {camera.driver} {camera.serial}")  # noqa: T201
+    return 1 if missing else 0
+
+
+def _named(rig: Rig, name: str) -> Camera:
+    """Raises: BadRig, naming those that there are."""
+    for camera in rig.cameras:
+        if camera.name == name:
+            return camera
+    names = ", ".join(camera.name for camera in rig.cameras) or "none"
+    raise BadRig(f"{rig.source} lists no camera {name!r} but {names}")
+
+
 def _connect(rig: Rig) -> CameraClient:
     """Raises: CamerasUnreachable, naming the command that starts the server."""
     keys = client_keys(rig.keys, rig.server_key) if rig.keys is not None else None
@@ -148,8 +228,11 @@ def _connect(rig: Rig) -> CameraClient:
 
 
 COMMANDS: Commands = {
+    "list": (_list, "list the cameras that are plugged in, and which of a rig's are missing"),
     "serve": (_serve, "serve the cameras of a rig: actors, views and recordings ask for what they see"),
     "view": (_view, "show what the cameras see, live in a browser or in a file"),
+    "record": (_record, "record what the cameras see, as videos without loss"),
+    "calibrate": (_calibrate, "find a camera's intrinsics from pictures of a board"),
 }
 """What follows `serl camera`, and one line of help each."""
 

@@ -21,7 +21,7 @@ SETTLE_S = 1.5
 
 
 def find_v4l2(folder: Path = DEVICES) -> Iterator[Found]:
-    """Yields the cameras that the kernel shows: those of video, by names that stay when they are plugged in elsewhere."""
+    """Yields the cameras that the kernel shows: those of video, by names that stay whatever else is plugged in."""
     for path in sorted(folder.glob("*-video-index0")):
         yield Found("v4l2", str(path), f"{path.resolve()}")
 
@@ -128,6 +128,6 @@ class OpenCVCamera:
         if (width, height) != (camera.width, camera.height):
             raise CameraFault(
                 "resolution",
-                f"{camera.serial} gives {width}x{height} and not {camera.width}x{camera.height}; correct width and height "
-                "in the rig (v4l2-ctl --list-formats-ext shows the modes)",
+                f"{camera.serial} gives {width}x{height} and not {camera.width}x{camera.height}; correct width and "
+                "height in the rig (v4l2-ctl --list-formats-ext shows the modes)",
             )

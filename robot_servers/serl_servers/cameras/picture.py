@@ -40,8 +40,8 @@ class Shaper:
             height, width = pixels.shape[:2]
             raise CameraFault(
                 "resolution",
-                f"{camera.serial} gives {width}x{height} and not {camera.width}x{camera.height}; correct width and height "
-                "in the rig",
+                f"{camera.serial} gives {width}x{height} and not {camera.width}x{camera.height}; correct width and "
+                "height in the rig",
             )
         frame = pixels
         if self._maps is not None:

@@ -4,7 +4,7 @@ import importlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,7 +29,8 @@ def load_library() -> Any:  # noqa: ANN401 - a module without types
     except ImportError as error:
         raise CameraFault(
             "no_driver",
-            f"pyrealsense2 cannot be loaded ({error}); pip install 'serl-suite[cameras]', and apt-get install libusb-1.0-0",
+            f"pyrealsense2 cannot be loaded ({error}); pip install 'serl-suite[cameras]', and apt-get install "
+            "libusb-1.0-0",
         ) from error
 
 
@@ -70,7 +71,7 @@ class RealSense:
         self._rs = rs = load_library()
         self._camera = camera
         self._context = rs.context()
-        self._device = self._find() if device is None else device
+        self._device: Any = device or self._find()
         self._pipeline = rs.pipeline(self._context)
         self._pipeline.set_device(self._device)
         config = rs.config()
@@ -149,8 +150,8 @@ class RealSense:
         text = ", ".join(f"{width}x{height} at {rate}" for width, height, rate in modes)
         return CameraFault(
             "resolution",
-            f"RealSense {camera.serial} has no colour {camera.width}x{camera.height} at {camera.rate_hz} Hz; take one of "
-            f"{text or 'none: it has no colour stream'}",
+            f"RealSense {camera.serial} has no colour {camera.width}x{camera.height} at {camera.rate_hz} Hz; take one "
+            f"of {text or 'none: it has no colour stream'}",
         )
 
     def _modes(self) -> Iterator[tuple[int, int, int]]:
@@ -161,57 +162,65 @@ class RealSense:
                     yield video.width(), video.height(), video.fps()
 
     def _set_all(self) -> None:
+        """Sets what the rig says, or leaves it to the camera; a recording is as it is."""
         if self._is_recording:
             return
-        option, camera = self._rs.option, self._camera
-        sensor = next(
-            sensor
-            for sensor in self._device.query_sensors()
-            if any(profile.stream_type() == self._rs.stream.color for profile in sensor.get_stream_profiles())
-        )
+        rs, camera = self._rs, self._camera
+        sensor = next(s for s in self._device.query_sensors() if self._sees_colour(s))
         # A D405's colours come from its depth module, which counts microseconds; all others count 100 of them.
         per_ms = 1e3 if sensor.is_depth_sensor() else 10.0
-        wishes = (
-            ("exposure_ms", camera.exposure_ms, option.enable_auto_exposure, option.exposure, per_ms),
-            (
-                "white_balance_k",
-                camera.white_balance_k,
-                option.enable_auto_white_balance,
-                option.white_balance,
-                1.0,
+        settings = (
+            _Setting(
+                "exposure_ms", camera.exposure_ms, rs.option.enable_auto_exposure, rs.option.exposure, per_ms
             ),
-        )
-        for name, wish, automatic, value, scale in wishes:
-            if wish == "auto":
-                if sensor.supports(automatic):
-                    sensor.set_option(automatic, 1.0)
-            elif not (sensor.supports(automatic) and sensor.supports(value)):
-                raise CameraFault("settings", f"RealSense {camera.serial} has no {name}; leave it at auto")
+            _Setting(
+                "white_balance_k", camera.white_balance_k, rs.option.enable_auto_white_balance,
+                rs.option.white_balance, 1.0,
+            ),
+        )  # fmt: skip
+        for setting in settings:
+            if setting.wish == "auto":
+                if sensor.supports(setting.automatic):
+                    sensor.set_option(setting.automatic, 1.0)
+            elif not (sensor.supports(setting.automatic) and sensor.supports(setting.value)):
+                raise CameraFault(
+                    "settings", f"RealSense {camera.serial} has no {setting.name}; leave it at auto"
+                )
         if "lock" in (camera.exposure_ms, camera.white_balance_k):
             time.sleep(SETTLE_S)
-        for name, wish, automatic, value, scale in wishes:
-            if wish != "auto":
-                self._lock(
-                    sensor, name, automatic, value, None if wish == "lock" else float(wish) * scale, scale
-                )
+        for setting in settings:
+            if setting.wish != "auto":
+                bounds = sensor.get_option_range(setting.value)
+                value = setting.within(bounds.min, bounds.max, bounds.step, sensor.get_option(setting.value))
+                sensor.set_option(setting.automatic, 0.0)
+                sensor.set_option(setting.value, value)
 
-    def _lock(
-        self,
-        sensor: Any,
-        name: str,
-        automatic: object,
-        value: object,
-        wanted: float | None,
-        scale: float,
-    ) -> None:
-        bounds = sensor.get_option_range(value)
-        found = sensor.get_option(value) if wanted is None else wanted
-        if not bounds.min <= found <= bounds.max:
+    def _sees_colour(self, sensor: Any) -> bool:  # noqa: ANN401
+        return any(p.stream_type() == self._rs.stream.color for p in sensor.get_stream_profiles())
+
+
+class _Setting(NamedTuple):
+    """A setting that the camera finds by itself, or is given."""
+
+    name: str
+    """As in the rig."""
+    wish: str | float
+    automatic: object
+    value: object
+    scale: float
+    """From the rig's unit to the camera's."""
+
+    def within(self, low: float, high: float, step: float, found: float) -> float:
+        """Returns what to set: the wish, or what the camera has found, on the camera's own steps.
+
+        Raises:
+            CameraFault: The camera can't have it.
+        """
+        wanted = found if isinstance(self.wish, str) else self.wish * self.scale
+        if not low <= wanted <= high:
             raise CameraFault(
                 "settings",
-                f"RealSense {self._camera.serial} can't have {name} {found / scale:g}; it takes {bounds.min / scale:g} to "
-                f"{bounds.max / scale:g}",
+                f"{self.name} {wanted / self.scale:g} can't be; the camera takes {low / self.scale:g} to "
+                f"{high / self.scale:g}; correct the rig",
             )
-        step = bounds.step or 1.0
-        sensor.set_option(automatic, 0.0)
-        sensor.set_option(value, bounds.min + round((found - bounds.min) / step) * step)
+        return low + round((wanted - low) / (step or 1.0)) * (step or 1.0)

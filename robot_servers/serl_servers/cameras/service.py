@@ -72,7 +72,8 @@ class CameraService:
         except PortInUse as error:
             self._context.term()
             raise PortInUse(
-                f"{rig.camera_server} is in use by another camera server? End it, or change camera_server in {rig.source}"
+                f"{rig.camera_server} is in use by another camera server? End it, or change camera_server in "
+                f"{rig.source}"
             ) from error
         except AddressError:
             self._context.term()

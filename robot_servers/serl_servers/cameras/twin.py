@@ -1,4 +1,4 @@
-"""A camera of a wire twin: a process of the twin's own side draws the pictures, and this one takes them as they come."""
+"""A camera of a wire twin: a process of the twin's own side draws the pictures, and this one takes them."""
 
 import os
 import socket

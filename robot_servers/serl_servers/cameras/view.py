@@ -29,7 +29,7 @@ class PortTaken(SerlError):
 
 
 def sheet(client: CameraClient) -> Pixels:
-    """Returns all cameras' pictures beside each other, with what there is to say below each. Shape: (height, width, 3)."""
+    """Returns all pictures beside each other, with what there is to say below each. Shape: (height, width, 3)."""
     names = client.names
     width = len(names) * (SHOWN_PX + MARGIN_PX) + MARGIN_PX
     page = Image.new("RGB", (width, SHOWN_PX + 2 * MARGIN_PX + 2 * LINE_PX), (17, 17, 17))
