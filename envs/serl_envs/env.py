@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
@@ -59,8 +59,8 @@ class RobotEnv(gymnasium.Env[dict[str, npt.NDArray[Any]], npt.NDArray[np.float32
 
     Observation, float32: `tcp_pose` position [m] and rotation vector [rad] relative to the episode's start frame;
     `tcp_twist` [m/s, rad/s] in the tool frame; `gripper` opening as a fraction and last command (1 close, -1 open);
-    `wrench` external wrench [N, N m] in the tool frame; the task's state; and a uint8 (128, 128, 3) RGB image for
-    each camera.
+    `wrench` external wrench [N, N m] in the tool frame; the task's state, unless only pixels are observed; and a uint8
+    RGB image for each camera.
 
     Reward 1.0 on the step that succeeds, else 0.0; `terminated` on success, `truncated` at the task's limit or when the
     robot has stopped with a fault, which `info["fault"]` then names.
@@ -68,7 +68,9 @@ class RobotEnv(gymnasium.Env[dict[str, npt.NDArray[Any]], npt.NDArray[np.float32
     Args:
         robot: What moves. Owned: `close` stops it.
         task: What is to be done.
+        obs: "state": with the task's state. "pixels": without it; then all cameras unless some are named.
         cameras: Names out of `CAMERAS` to observe.
+        image_size: Side of their images [pixels].
         render_mode: "rgb_array" for `render()`.
 
     Raises:
@@ -82,7 +84,9 @@ class RobotEnv(gymnasium.Env[dict[str, npt.NDArray[Any]], npt.NDArray[np.float32
         robot: SimulatedRobot,
         task: Task,
         *,
+        obs: Literal["state", "pixels"] = "state",
         cameras: Sequence[str] = (),
+        image_size: int = IMAGE_SIZE,
         render_mode: str | None = None,
     ) -> None:
         for camera in cameras:
@@ -90,14 +94,18 @@ class RobotEnv(gymnasium.Env[dict[str, npt.NDArray[Any]], npt.NDArray[np.float32
                 raise UnknownCamera(f"no camera {camera!r}; this scene has {', '.join(CAMERAS)}")
         self.robot, self.task = robot, task
         self.render_mode = render_mode
-        self.cameras = tuple(cameras)
+        self._shows_state = obs == "state"
+        self.cameras = tuple(cameras) if self._shows_state or cameras else CAMERAS
+        self._image_size = image_size
         self.action_space = Box(-1.0, 1.0, (7,), np.float32)
-        spaces: dict[str, gymnasium.Space[Any]] = {**_PROPRIOCEPTION, **task.spaces}
+        spaces: dict[str, gymnasium.Space[Any]] = dict(_PROPRIOCEPTION)
+        if self._shows_state:
+            spaces |= task.spaces
         self._bounds = {
             key: (space.low, space.high) for key, space in spaces.items() if isinstance(space, Box)
         }
         for camera in self.cameras:
-            spaces[camera] = Box(0, 255, (IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
+            spaces[camera] = Box(0, 255, (image_size, image_size, 3), np.uint8)
         self.observation_space: gymnasium.Space[Any] = Dict(spaces)
         self._scale = np.array([task.translation_m] * 3 + [task.rotation_rad] * 3)
         self._steps = 0
@@ -200,13 +208,14 @@ class RobotEnv(gymnasium.Env[dict[str, npt.NDArray[Any]], npt.NDArray[np.float32
             "tcp_twist": _in_frame(to_tool, state.twist),
             "gripper": np.array([state.gripper_width / OPEN_WIDTH_M, 1.0 if self._closing else -1.0]),
             "wrench": _in_frame(to_tool, state.wrench),
-            **self.task.observe(state, self.robot.scene),
         }
+        if self._shows_state:
+            values |= self.task.observe(state, self.robot.scene)
         observation: dict[str, npt.NDArray[Any]] = {}
         for key, (low, high) in self._bounds.items():
             observation[key] = np.clip(values[key], low, high).astype(np.float32)
         for camera in self.cameras:
-            observation[camera] = self.robot.picture(camera, IMAGE_SIZE)
+            observation[camera] = self.robot.picture(camera, self._image_size)
         return observation
 
 

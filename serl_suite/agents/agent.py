@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from serl_suite.agents.errors import BadAgent
+from serl_suite.data.columns import Features
 from serl_suite.data.replay import Batch
 from serl_suite.wire.spaces import Observation
 
@@ -18,6 +19,9 @@ class Agent(Protocol):
 
     def fit_normaliser(self, states: NDArray[np.float32]) -> None:
         """Sets the state statistics, once, before the first update. Shape: (n, state_dim)"""
+
+    def kept_features(self) -> Features | None:
+        """What a replay is to keep in the place of images; None: the images."""
 
     def act(self, observation: Observation, explore: bool) -> NDArray[np.float32]:
         """An action in [-1, 1]: the policy's mode, or a draw where `explore`. Shape: (action_dim,)"""

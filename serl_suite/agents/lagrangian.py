@@ -17,6 +17,7 @@ from torch import Tensor
 from serl_suite.agents.agent import BadAgent
 from serl_suite.agents.module_state import load_module, module_state
 from serl_suite.agents.optimiser import adam_state, descend, load_adam_state, make_adam
+from serl_suite.agents.policy_network import require_states
 from serl_suite.agents.rlpd import RLPD
 from serl_suite.agents.rlpd_config import RLPDConfig
 from serl_suite.data.replay import Batch
@@ -54,7 +55,7 @@ class LagrangianRLPD(RLPD):
         device: Where it computes.
 
     Raises:
-        BadAgent: the spec holds images, or nothing but images.
+        BadAgent: The spec holds images.
     """
 
     config: LagrangianConfig
@@ -62,6 +63,7 @@ class LagrangianRLPD(RLPD):
     def __init__(
         self, config: LagrangianConfig, spec: EnvSpec, *, seed: int, device: str | torch.device = "cpu"
     ) -> None:
+        require_states(spec)
         super().__init__(config, spec, seed=seed, device=device)
         weights = torch.Generator().manual_seed(seed + 3)
         self.cost_critic = EnsembleMLP(
@@ -95,7 +97,7 @@ class LagrangianRLPD(RLPD):
         """Squared distance of the cost's critics to their target, summed over both."""
         if batch.cost is None:
             raise BadAgent("the replay keeps no costs; make it with costs=True")
-        state, next_state = self.actor.normaliser(batch.state), self.actor.normaliser(batch.next_state)
+        state, next_state = self.encoder(None, batch.state), self.encoder(None, batch.next_state)
         with torch.no_grad():
             raw, _ = self.actor.draw(next_state, self._draw_noise(batch.action))
             next_q = self.target_cost_critic(torch.cat([next_state, torch.tanh(raw)], -1)).squeeze(-1).amax(0)
@@ -104,12 +106,11 @@ class LagrangianRLPD(RLPD):
         loss = (q - target).square().sum() / len(target)
         return loss, {"cost/loss": loss.detach() / NUM_COST_CRITICS, "cost/q": q.detach().mean()}
 
-    def actor_loss(self, state: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Policy loss plus temperature loss, and a step of the multiplier. Shapes: (batch, state_dim),
+    def policy_loss(self, latent: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Policy loss plus temperature loss, and a step of the multiplier. Shapes: (batch, width),
         (batch, action_dim)"""
-        state = self.actor.normaliser(state)
-        raw, log_std = self.actor.draw(state, noise)
-        state_action = torch.cat([state, torch.tanh(raw)], -1)
+        raw, log_std = self.actor.draw(latent, noise)
+        state_action = torch.cat([latent, torch.tanh(raw)], -1)
         q = self.critic.frozen(state_action).squeeze(-1).mean(0)
         cost = self.cost_critic.frozen(state_action).squeeze(-1).amax(0)
         temperature, entropy = self.log_temperature.exp(), -log_density(raw, log_std, noise).mean()

@@ -37,7 +37,7 @@ def differentiate(loss: Tensor, parameters: Sequence[Tensor]) -> None:
 def compiled_step(
     optimiser: torch.optim.Adam, targets: Sequence[Tensor] = (), tau: float = 0.0
 ) -> Callable[[], None]:
-    """The optimiser's step, after which `targets` go the share `tau` towards the parameters; for a CUDA device.
+    """The optimiser's step, after which `targets` go the share `tau` towards the first parameters; for a CUDA device.
 
     Compiled, it fills the device; torch's fused kernel gives every 65,536 numbers to one of its 132 processors.
     """
@@ -53,7 +53,7 @@ def compiled_step(
             maximize=False,
         )  # fmt: skip
         if targets:
-            torch._foreach_lerp_(list(targets), parameters, tau)
+            torch._foreach_lerp_(list(targets), parameters[: len(targets)], tau)
 
     compiled = torch.compile(torch.no_grad()(move), dynamic=False)
     return lambda: compiled([parameter.grad for parameter in parameters if parameter.grad is not None])

@@ -5,7 +5,8 @@ import torch
 from numpy.typing import NDArray
 
 from serl_suite.agents.agent import BadAgent
-from serl_suite.agents.rlpd import RLPDConfig, make_actor
+from serl_suite.agents.policy_network import PolicyNetwork
+from serl_suite.agents.rlpd_config import RLPDConfig
 from serl_suite.wire.spaces import EnvSpec, Observation
 
 __all__ = ["Policy"]
@@ -22,7 +23,7 @@ class Policy:
 
     def __init__(self, config: RLPDConfig, spec: EnvSpec, *, seed: int) -> None:
         self.spec = spec
-        self._actor = make_actor(config, spec, seed).requires_grad_(False)
+        self._network = PolicyNetwork(config, spec, seed).requires_grad_(False)
         self._generator = torch.Generator().manual_seed(seed)
 
     def load(self, arrays: dict[str, NDArray[np.float32]]) -> None:
@@ -31,7 +32,7 @@ class Policy:
         Raises:
             BadAgent: arrays of another agent or other sizes.
         """
-        own = self._actor.state_dict()
+        own = self._network.trained_state()
         shapes = {name: tuple(array.shape) for name, array in arrays.items()}
         expected = {name: tuple(tensor.shape) for name, tensor in own.items()}
         if shapes != expected:
@@ -45,5 +46,4 @@ class Policy:
 
     def act(self, observation: Observation, explore: bool) -> NDArray[np.float32]:
         """An action in [-1, 1]: the policy's mode, or a draw where `explore`. Shape: (action_dim,)"""
-        state = torch.from_numpy(self.spec.flatten(observation))
-        return self._actor.act(state[None], self._generator if explore else None)[0].numpy()
+        return self._network.act(observation, self._generator if explore else None)

@@ -20,7 +20,8 @@ from torch import Tensor
 from serl_suite.agents.agent import BadAgent
 from serl_suite.agents.module_state import load_module, module_state
 from serl_suite.agents.optimiser import adam_state, descend, load_adam_state, make_adam
-from serl_suite.agents.rlpd import RLPD, make_actor
+from serl_suite.agents.policy_network import make_actor, require_states
+from serl_suite.agents.rlpd import RLPD
 from serl_suite.agents.rlpd_config import RLPDConfig
 from serl_suite.data.replay import Batch, Replay, mixed_sample
 from serl_suite.networks import EnsembleMLP
@@ -68,7 +69,7 @@ class RecoveryRLPD(RLPD):
         device: Where it computes.
 
     Raises:
-        BadAgent: the spec holds images, or nothing but images.
+        BadAgent: The spec holds images.
     """
 
     config: RecoveryConfig
@@ -76,10 +77,11 @@ class RecoveryRLPD(RLPD):
     def __init__(
         self, config: RecoveryConfig, spec: EnvSpec, *, seed: int, device: str | torch.device = "cpu"
     ) -> None:
+        require_states(spec)
         super().__init__(config, spec, seed=seed, device=device)
         self.recoveries = 0
         """Actions that the recovery policy took over."""
-        self.recovery = make_actor(config, spec, seed + 4).to(self.device)
+        self.recovery = make_actor(config, self.encoder.width, spec, seed + 4).to(self.device)
         weights = torch.Generator().manual_seed(seed + 3)
         self.risk_critic = EnsembleMLP(
             NUM_RISK_CRITICS, spec.state_dim + spec.action_dim, config.hidden, 1,
@@ -97,7 +99,7 @@ class RecoveryRLPD(RLPD):
         """The policy's action, or the recovery policy's where that one is too risky. Shape: (action_dim,)"""
         action = super().act(observation, explore)
         state = torch.from_numpy(self.spec.flatten(observation)).to(self.device)[None]
-        normalised = self.actor.normaliser(state)
+        normalised = self.encoder(None, state)
         risk = self._risk(normalised, torch.from_numpy(action).to(self.device)[None])
         if float(risk) <= self.config.risk_limit:
             return action
@@ -111,7 +113,7 @@ class RecoveryRLPD(RLPD):
         Raises:
             BadAgent: the batch carries no costs.
         """
-        state, next_state = self.actor.normaliser(batch.state), self.actor.normaliser(batch.next_state)
+        state, next_state = self.encoder(None, batch.state), self.encoder(None, batch.next_state)
         loss, metrics = self.risk_loss(batch, state, next_state)
         descend(self._risk_optimiser, loss, self._risk_parameters)
         with torch.no_grad():

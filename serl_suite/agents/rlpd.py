@@ -9,9 +9,13 @@ many updates per environment step and batches of which half are demonstrations:
     alpha  = softening weight, moved until the policy's entropy meets its target
 
 The term in brackets (`backup_entropy`) is off for sparse rewards.
+
+s stands for the encoded observation. Where there are pictures, the critics' loss alone trains the encoder, target critics
+see through target heads, and each picture goes through the backbone once an update.
 """
 
 import copy
+import math
 
 import numpy as np
 import torch
@@ -21,9 +25,12 @@ from torch import Tensor
 from serl_suite.agents.agent import BadAgent
 from serl_suite.agents.module_state import load_module, module_state
 from serl_suite.agents.optimiser import adam_state, compiled_step, differentiate, load_adam_state, make_adam
+from serl_suite.agents.policy_network import PolicyNetwork
 from serl_suite.agents.rlpd_config import RLPDConfig
+from serl_suite.data.columns import Features
 from serl_suite.data.replay import Batch
-from serl_suite.networks import EnsembleMLP, TanhGaussian, log_density
+from serl_suite.networks import EnsembleMLP, log_density
+from serl_suite.networks.encoder import PixelEncoder, StateEncoder
 from serl_suite.wire.spaces import EnvSpec, Observation
 
 __all__ = ["RLPD", "RLPDConfig"]
@@ -41,56 +48,76 @@ class RLPD:
         device: Where it computes.
 
     Raises:
-        BadAgent: the spec holds images, or nothing but images.
+        BadAgent: The spec's images are not square, or not all of one size.
+        BadEncoder: There is no such backbone, or its weights do not fit.
     """
 
     def __init__(
         self, config: RLPDConfig, spec: EnvSpec, *, seed: int, device: str | torch.device = "cpu"
     ) -> None:
         self.config, self.spec, self.device = config, spec, torch.device(device)
+        self._seed = seed
         self.updates = 0
         """Critic updates so far."""
-        self.actor = make_actor(config, spec, seed).to(self.device)
+        self.policy = PolicyNetwork(config, spec, seed).to(self.device)
+        self.encoder, self.actor = self.policy.encoder, self.policy.actor
         weights = torch.Generator().manual_seed(seed + 1)
         self.critic = EnsembleMLP(
-            config.num_critics, spec.state_dim + spec.action_dim, config.hidden, 1,
+            config.num_critics, self.encoder.width + spec.action_dim, config.hidden, 1,
             generator=weights, layer_norm=config.layer_norm,
         ).to(self.device)  # fmt: skip
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
+        self.target_heads = copy.deepcopy(self.encoder.heads).requires_grad_(False)
         self.log_temperature = (
             torch.tensor(config.initial_temperature, device=self.device).log().requires_grad_()
         )
         self.target_entropy = -spec.action_dim / 2 if config.target_entropy is None else config.target_entropy
         self.generator = torch.Generator(self.device).manual_seed(seed + 2)
         """Of every draw."""
-        self._critic_parameters: list[Tensor] = list(self.critic.parameters())
-        self._target_parameters: list[Tensor] = list(self.target_critic.parameters())
+        followed: list[Tensor] = [*self.critic.parameters(), *self.encoder.heads.parameters()]
+        self._target_parameters: list[Tensor] = [
+            *self.target_critic.parameters(),
+            *self.target_heads.parameters(),
+        ]
+        self._critic_parameters = followed + self.encoder.backbone_parameters()
+        """Those that have targets first."""
         self._actor_parameters = [*self.actor.parameters(), self.log_temperature]
         self._critic_optimiser = make_adam(self._critic_parameters, config.learning_rate)
         self._actor_optimiser = make_adam(self._actor_parameters, config.learning_rate)
-        self._critic_loss, self._actor_loss = self.critic_loss, self.actor_loss
+        self._see, self._critic_loss, self._actor_loss = self.see, self.critic_loss, self.actor_loss
         self._move_critic, self._move_actor = self._step_critic, self._step_actor
 
     def fit_normaliser(self, states: NDArray[np.float32]) -> None:
         """Sets the state statistics, once, before the first update. Shape: (n, state_dim)"""
-        self.actor.normaliser.fit(states)
+        self.encoder.normaliser.fit(states)
+
+    def kept_features(self) -> Features | None:
+        """What a replay is to keep in the place of images; None: the images."""
+        views = self.config.encoder.stored_shifts
+        if not views or not isinstance(self.encoder, PixelEncoder):
+            return None
+        dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        size = math.prod(self.encoder.feature_shape)
+        return Features(self.encoder.features, size, dtype, views, seed=self._seed)
 
     def act(self, observation: Observation, explore: bool) -> NDArray[np.float32]:
         """An action in [-1, 1]: the policy's mode, or a draw where `explore`. Shape: (action_dim,)"""
-        state = torch.from_numpy(self.spec.flatten(observation)).to(self.device)
-        return self.actor.act(state[None], self.generator if explore else None)[0].cpu().numpy()
+        return self.policy.act(observation, self.generator if explore else None)
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One critic update; every `actor_period`-th call also updates actor and temperature.
 
         Returns: scalars on the device, `critic/...` and, where they moved, `actor/...`.
         """
-        loss, metrics = self._critic_loss(batch, self._draw_noise(batch.action), self._draw_subset())
+        noise, subset = self._draw_noise(batch.action), self._draw_subset()
+        seen, next_seen = self._see(batch)
+        loss, metrics = self._critic_loss(batch, seen, next_seen, noise, subset)
         differentiate(loss, self._critic_parameters)
         self._move_critic()
         self.updates += 1
         if self.updates % self.config.actor_period == 0:
-            loss, info = self._actor_loss(batch.state, self._draw_noise(batch.action))
+            seen = None if seen is None else seen.detach()
+            loss, info = self._actor_loss(seen, batch.state, self._draw_noise(batch.action))
             differentiate(loss, self._actor_parameters)
             self._move_actor()
             metrics |= info
@@ -98,29 +125,55 @@ class RLPD:
 
     def compile(self) -> None:
         """From now on updates run as compiled code, the same but for rounding; for a CUDA device."""
+        self._see = torch.compile(self.see, dynamic=False)
         self._critic_loss = torch.compile(self.critic_loss, dynamic=False)
         self._actor_loss = torch.compile(self.actor_loss, dynamic=False)
         self._move_critic = compiled_step(self._critic_optimiser, self._target_parameters, self.config.tau)
         self._move_actor = compiled_step(self._actor_optimiser)
 
-    def critic_loss(self, batch: Batch, noise: Tensor, subset: Tensor | None) -> Loss:
+    def see(self, batch: Batch) -> tuple[Tensor | None, Tensor | None]:
+        """What the backbone makes of the pictures before and after; None without pictures.
+
+        Shape of each: (cameras, batch, features)
+        """
+        if isinstance(self.encoder, StateEncoder):
+            return None, None
+        if self.encoder.frozen:
+            both = {key: torch.cat([batch.images[key], batch.next_images[key]]) for key in batch.images}
+            with torch.no_grad():
+                seen = self.encoder.see(both)
+            return seen[:, : len(batch.state)], seen[:, len(batch.state) :]
+        with torch.no_grad():
+            next_seen = self.encoder.see(batch.next_images)
+        return self.encoder.see(batch.images), next_seen
+
+    def critic_loss(
+        self,
+        batch: Batch,
+        seen: Tensor | None,
+        next_seen: Tensor | None,
+        noise: Tensor,
+        subset: Tensor | None,
+    ) -> Loss:
         """Squared distance to the target, summed over the members.
 
         Args:
             batch: What it learns from.
+            seen, next_seen: What `see` made of its pictures.
             noise: Standard normal, of the next action. Shape: (batch, action_dim)
             subset: Members whose minimum makes the target; None: all.
         """
-        config = self.config
-        state, next_state = self.actor.normaliser(batch.state), self.actor.normaliser(batch.next_state)
+        config, encoder = self.config, self.encoder
+        latent = encoder(seen, batch.state)
         with torch.no_grad():
-            raw, log_std = self.actor.draw(next_state, noise)
-            next_q = self.target_critic(torch.cat([next_state, torch.tanh(raw)], -1), subset)
+            raw, log_std = self.actor.draw(encoder(next_seen, batch.next_state), noise)
+            next_latent = self.target_heads(next_seen, encoder.normaliser(batch.next_state))
+            next_q = self.target_critic(torch.cat([next_latent, torch.tanh(raw)], -1), subset)
             next_v = next_q.squeeze(-1).amin(0)
             if config.backup_entropy:
                 next_v -= self.log_temperature.exp() * log_density(raw, log_std, noise)
             target = torch.addcmul(batch.reward, batch.mask, next_v, value=config.discount)
-        q = self.critic(torch.cat([state, batch.action], -1)).squeeze(-1)
+        q = self.critic(torch.cat([latent, batch.action], -1)).squeeze(-1)
         loss = (q - target).square().sum() / len(target)
         return loss, {
             "critic/loss": loss.detach() / config.num_critics,
@@ -128,15 +181,23 @@ class RLPD:
             "critic/target": target.mean(),
         }
 
-    def actor_loss(self, state: Tensor, noise: Tensor) -> Loss:
-        """Policy loss plus temperature loss; their gradients do not meet.
+    def actor_loss(self, seen: Tensor | None, state: Tensor, noise: Tensor) -> Loss:
+        """Policy loss plus temperature loss, which the encoder does not learn from.
 
-        Shapes: (batch, state_dim), (batch, action_dim)
+        Shapes: (cameras, batch, features), (batch, state_dim), (batch, action_dim)
         """
-        state = self.actor.normaliser(state)
-        raw, log_std = self.actor.draw(state, noise)
+        with torch.no_grad():
+            latent = self.encoder(seen, state)
+        return self.policy_loss(latent, noise)
+
+    def policy_loss(self, latent: Tensor, noise: Tensor) -> Loss:
+        """Both losses of an encoded observation; their gradients do not meet.
+
+        Shapes: (batch, width), (batch, action_dim)
+        """
+        raw, log_std = self.actor.draw(latent, noise)
         log_pi = log_density(raw, log_std, noise)
-        q = self.critic.frozen(torch.cat([state, torch.tanh(raw)], -1)).squeeze(-1).mean(0)
+        q = self.critic.frozen(torch.cat([latent, torch.tanh(raw)], -1)).squeeze(-1).mean(0)
         temperature, entropy = self.log_temperature.exp(), -log_pi.mean()
         policy_loss = -(temperature.detach() * entropy) - q.mean()
         temperature_loss = temperature * (entropy.detach() - self.target_entropy)
@@ -148,17 +209,16 @@ class RLPD:
         }
 
     def policy_state(self) -> dict[str, NDArray[np.float32]]:
-        """A copy of what `Policy.load` takes: the policy network and the state statistics."""
-        return {
-            name: tensor.detach().cpu().numpy().copy() for name, tensor in self.actor.state_dict().items()
-        }
+        """A copy of what `Policy.load` takes: the policy network, its encoder and the state statistics."""
+        return {name: tensor.cpu().numpy().copy() for name, tensor in self.policy.trained_state().items()}
 
     def state_dict(self) -> dict[str, Tensor]:
         """A copy of everything that the next update depends on."""
         state = {
-            **module_state("actor", self.actor),
+            **{f"policy.{name}": tensor for name, tensor in self.policy.trained_state().items()},
             **module_state("critic", self.critic),
             **module_state("target_critic", self.target_critic),
+            **module_state("target_heads", self.target_heads),
             **adam_state("critic_optimiser", self._critic_optimiser),
             **adam_state("actor_optimiser", self._actor_optimiser),
             "log_temperature": self.log_temperature,
@@ -180,9 +240,12 @@ class RLPD:
                 f"the checkpoint does not fit this agent: {odd[0]} is {there} there and {here} here, one of {len(odd)} "
                 "differences; set agent and device back to what it was trained with, or begin a new run"
             )
-        load_module("actor", self.actor, state)
+        self.policy.load_trained(
+            {name.removeprefix("policy."): state[name] for name in mine if name.startswith("policy.")}
+        )
         load_module("critic", self.critic, state)
         load_module("target_critic", self.target_critic, state)
+        load_module("target_heads", self.target_heads, state)
         load_adam_state("critic_optimiser", self._critic_optimiser, state)
         load_adam_state("actor_optimiser", self._actor_optimiser, state)
         with torch.no_grad():
@@ -193,7 +256,8 @@ class RLPD:
     def _step_critic(self) -> None:
         self._critic_optimiser.step()
         with torch.no_grad():
-            torch._foreach_lerp_(self._target_parameters, self._critic_parameters, self.config.tau)
+            followed = self._critic_parameters[: len(self._target_parameters)]
+            torch._foreach_lerp_(self._target_parameters, followed, self.config.tau)
 
     def _step_actor(self) -> None:
         self._actor_optimiser.step()
@@ -208,20 +272,3 @@ class RLPD:
             return None
         order = torch.randperm(config.num_critics, generator=self.generator, device=self.device)
         return order[: config.critic_subset]
-
-
-def make_actor(config: RLPDConfig, spec: EnvSpec, seed: int) -> TanhGaussian:
-    """The policy network, on the CPU.
-
-    Raises:
-        BadAgent: the spec holds images, which this agent does not read.
-    """
-    if spec.image_keys or spec.state_dim == 0:
-        raise BadAgent(
-            f"rlpd reads states, and {spec.task} also observes images {list(spec.image_keys)}; "
-            "make the environment without cameras"
-        )
-    generator = torch.Generator().manual_seed(seed)
-    return TanhGaussian(
-        spec.state_dim, spec.action_dim, config.hidden, generator=generator, layer_norm=config.layer_norm
-    )

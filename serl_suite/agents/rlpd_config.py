@@ -5,6 +5,7 @@ from typing import Literal
 import msgspec
 
 from serl_suite.agents.errors import BadAgent
+from serl_suite.networks.encoder_config import EncoderConfig
 
 __all__ = ["RLPDConfig"]
 
@@ -40,6 +41,8 @@ class RLPDConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Entropy that the temperature aims at; None is minus half the action dimension."""
     backup_entropy: bool = False
     """Whether the target counts the entropy of what follows."""
+    encoder: EncoderConfig = EncoderConfig()
+    """How pictures are seen, where the environment observes any."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.critic_subset <= self.num_critics:

@@ -23,11 +23,11 @@ AHEAD = 2
 """Blocks that may wait for the device: enough to keep it busy, and few enough to stay close to what is new."""
 
 
-class _Rows:
-    """Indices on their way to the device, whose host memory is free again once `copied`."""
+class _Staging:
+    """Draws on their way to the device, whose host memory is free again once `copied`."""
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self.host = torch.empty(shape, dtype=torch.int64, pin_memory=True)
+    def __init__(self, *shapes: tuple[int, ...]) -> None:
+        self.host = [torch.zeros(shape, dtype=torch.int64, pin_memory=True) for shape in shapes]
         self.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
 
 
@@ -39,7 +39,7 @@ class UpdateGraph:
 
     Args:
         agent: On a CUDA device, at a multiple of its `actor_period`. Its updates are compiled.
-        sources: Replays on that device, without images, and how many transitions of a batch come from each.
+        sources: Replays on that device, and how many transitions of a batch come from each.
         updates: In the block; a multiple of `actor_period`.
 
     Raises:
@@ -56,9 +56,12 @@ class UpdateGraph:
             )
         self.updates = updates
         self._agent, self._sources = agent, list(sources)
-        batch = sum(count for _, count in sources)
-        self._rows = torch.zeros((updates, 2, batch), dtype=torch.int64, device=agent.device)
-        self._staging = [_Rows((updates, 2, batch)) for _ in range(AHEAD)]
+        batch, cameras = sum(count for _, count in sources), len(agent.spec.image_keys)
+        shapes = (updates, 2, batch), (updates, cameras, 2, batch, 2)
+        self._rows, self._views = (
+            torch.zeros(shape, dtype=torch.int64, device=agent.device) for shape in shapes
+        )
+        self._staging = [_Staging(*shapes) for _ in range(AHEAD)]
         self._turn = 0
         self._metrics: dict[str, Tensor] = {}
         agent.compile()
@@ -74,19 +77,21 @@ class UpdateGraph:
         staging = self._staging[self._turn]
         self._turn = (self._turn + 1) % AHEAD
         staging.copied.synchronize()
-        rows = staging.host.numpy()
+        rows, views = staging.host
         for update in range(self.updates):
-            self._draw(rows[update])
-        self._rows.copy_(staging.host, non_blocking=True)
+            self._draw(rows[update].numpy(), views[update].numpy())
+        self._rows.copy_(rows, non_blocking=True)
+        self._views.copy_(views, non_blocking=True)
         staging.copied.record()
         self._graph.replay()
         self._agent.updates += self.updates
         return self._metrics
 
-    def _draw(self, rows: NDArray[np.int64]) -> None:
+    def _draw(self, rows: NDArray[np.int64], views: NDArray[np.int64]) -> None:
         start = 0
         for replay, count in self._sources:
-            rows[:, start : start + count] = replay.draw(count)
+            part = slice(start, start + count)
+            rows[:, part], views[:, :, part] = replay.draw(count)
             start += count
 
     def _capture(self) -> None:
@@ -105,11 +110,12 @@ class UpdateGraph:
 
     def _block(self) -> None:
         for update in range(self.updates):
-            self._metrics |= self._agent.update(self._gather(self._rows[update]))
+            self._metrics |= self._agent.update(self._gather(self._rows[update], self._views[update]))
 
-    def _gather_batch(self, rows: Tensor) -> Batch:
+    def _gather_batch(self, rows: Tensor, views: Tensor) -> Batch:
         batches, start = [], 0
         for replay, count in self._sources:
-            batches.append(replay.gather(rows[:, start : start + count]))
+            part = slice(start, start + count)
+            batches.append(replay.gather(rows[:, part], views[:, :, part]))
             start += count
         return join(batches)

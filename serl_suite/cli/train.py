@@ -64,7 +64,7 @@ def _prepare_demonstrations(folder: "RunFolder", stop: "Event") -> None:
     from serl_suite.nodes.environment import Environment
 
     config = folder.config
-    environment = Environment(config.task, cameras=config.actor.cameras, rig=config.rig)
+    environment = Environment.of(config)
     try:
         if config.demos == "none" or folder.has_demonstrations:
             return

@@ -1,12 +1,14 @@
 """The arrays of a replay, on the device that trains."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-__all__ = ["Column", "ImageColumn"]
+__all__ = ["Column", "FeatureColumn", "Features", "ImageColumn"]
 
 
 class Column:
@@ -56,20 +58,76 @@ class ImageColumn(Column):
         super().__init__(rows, shape, torch.uint8, device)
         self._shift = shift
 
-    def take_shifted(self, rows: NDArray[np.int64], rng: np.random.Generator) -> torch.Tensor:
-        """The given rows, each with a shift of its own. Shape: (len(rows), height, width, channels)"""
-        offsets = rng.integers(-self._shift, self._shift + 1, size=(len(rows), 2))
-        if self._host is not None:
-            from serl_suite.data.shift import gather_shifted  # numba is loaded only where there are images
+    def draw_views(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """How far to shift each of `count` images in y and x. Shape: (count, 2)"""
+        return rng.integers(-self._shift, self._shift + 1, size=(count, 2))
 
-            out = torch.empty((len(rows), *self._rows.shape[1:]), dtype=torch.uint8)
-            gather_shifted(self._host, rows, offsets, out.numpy())
-            return out
-        return self._gather_on_device(torch.from_numpy(rows), torch.from_numpy(offsets))
+    def gather_views(self, rows: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
+        """The given rows, shifted as drawn. Shapes: (n,), (n, 2) -> (n, height, width, channels)"""
+        if self._host is None:
+            return shifted(self._rows, rows, views)
+        from serl_suite.data.shift import gather_shifted  # numba is loaded only where there are images
 
-    def _gather_on_device(self, rows: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
-        device, (height, width) = self._rows.device, self._rows.shape[1:3]
-        rows, offsets = rows.to(device, non_blocking=True), offsets.to(device, non_blocking=True)
-        y = (torch.arange(height, device=device) + offsets[:, :1]).clamp_(0, height - 1)
-        x = (torch.arange(width, device=device) + offsets[:, 1:]).clamp_(0, width - 1)
-        return self._rows[rows[:, None, None], y[:, :, None], x[:, None, :]]
+        out = torch.empty((len(rows), *self._rows.shape[1:]), dtype=torch.uint8)
+        gather_shifted(self._host, rows.numpy(), views.numpy(), out.numpy())
+        return out
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a replay keeps in the place of images: a frozen network's features of a few random shifts of each."""
+
+    extract: Callable[[torch.Tensor], torch.Tensor]
+    """uint8 images (n, height, width, 3) on the device to features (n, size) there."""
+    size: int
+    dtype: torch.dtype
+    views: int
+    """Shifts kept of each image."""
+    seed: int
+    """Of the shifts: the same images in the same order come to the same features."""
+
+
+class FeatureColumn(Column):
+    """Features of `views` random shifts of each image, of which reading takes one at random."""
+
+    def __init__(
+        self, rows: int, shape: tuple[int, ...], shift: int, device: torch.device, features: Features
+    ) -> None:
+        super().__init__(rows, (features.views, features.size), features.dtype, device)
+        self._image_shape, self._shift, self._features = shape, shift, features
+        self._rng = np.random.default_rng(features.seed)
+
+    @property
+    def host(self) -> None:
+        """Nothing that numpy could write."""
+        return None
+
+    def put(self, row: int, value: NDArray[np.float32] | NDArray[np.uint8]) -> None:
+        """Looks at an image once for good. Shape: (height, width, 3)"""
+        offsets = self._rng.integers(-self._shift, self._shift + 1, size=(self._features.views, 2))
+        image = torch.from_numpy(np.ascontiguousarray(value)).to(self._rows.device, non_blocking=True)
+        first = torch.zeros(len(offsets), dtype=torch.int64, device=image.device)
+        views = shifted(image[None], first, torch.from_numpy(offsets).to(image.device))
+        with torch.no_grad():
+            self._rows[row].copy_(self._features.extract(views))
+
+    def draw_views(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Which of its shifts each of `count` images shows, and a zero. Shape: (count, 2)"""
+        views = np.zeros((count, 2), np.int64)
+        views[:, 0] = rng.integers(self._features.views, size=count)
+        return views
+
+    def gather_views(self, rows: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
+        """Features of the given rows, as drawn. Shapes: (n,), (n, 2) -> (n, size)"""
+        return self._rows[rows, views[:, 0]]
+
+
+def shifted(images: torch.Tensor, rows: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+    """`out[i, y, x] = images[rows[i], clip(y + offsets[i, 0]), clip(x + offsets[i, 1])]`.
+
+    Shapes: (n, height, width, channels), (m,), (m, 2) -> (m, height, width, channels)
+    """
+    device, (height, width) = images.device, images.shape[1:3]
+    y = (torch.arange(height, device=device) + offsets[:, :1]).clamp(0, height - 1)
+    x = (torch.arange(width, device=device) + offsets[:, 1:]).clamp(0, width - 1)
+    return images[rows[:, None, None], y[:, :, None], x[:, None, :]]

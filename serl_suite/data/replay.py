@@ -11,7 +11,7 @@ A truncated step bootstraps from its own final observation (mask 1); only `termi
 import json
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -19,13 +19,13 @@ import torch
 from numpy.typing import NDArray
 
 from serl_suite.data.actions import ActionScale
-from serl_suite.data.columns import Column, ImageColumn
+from serl_suite.data.columns import Column, FeatureColumn, Features, ImageColumn
 from serl_suite.data.prefault import Prefault
 from serl_suite.errors import SerlError
 from serl_suite.wire.messages import SOURCES, Step
 from serl_suite.wire.spaces import EnvSpec
 
-__all__ = ["Batch", "Chunks", "EmptyReplay", "Replay", "join", "mixed_sample", "mixed_split"]
+__all__ = ["Batch", "Chunks", "Draw", "EmptyReplay", "Replay", "join", "mixed_sample", "mixed_split"]
 
 NONE = -1
 MAX_EMPTY_DRAWS = 64  # rejected draws in a row before a chunk sample is declared impossible
@@ -36,7 +36,8 @@ class EmptyReplay(SerlError):
 
 
 class Batch(NamedTuple):
-    """Transitions on the replay's device. Images are uint8, after random shift; none where the spec has none."""
+    """Transitions on the replay's device. Images are uint8, after random shift, or the features that the replay keeps
+    of them, (batch, size); none where the spec has none."""
 
     state: torch.Tensor
     """Shape: (batch, state_dim), float32"""
@@ -54,6 +55,15 @@ class Batch(NamedTuple):
     """Shape of each: (batch, height, width, 3), uint8"""
     cost: torch.Tensor | None = None
     """Where the replay keeps costs. Shape: (batch,), float32"""
+
+
+class Draw(NamedTuple):
+    """Which transitions, and how their images are looked at."""
+
+    rows: NDArray[np.int64]
+    """Where they lie, before and after. Shape: (2, batch)"""
+    views: NDArray[np.int64]
+    """Of each camera in the spec's order: what its column's `draw_views` drew. Shape: (cameras, 2, batch, 2)"""
 
 
 class Chunks(NamedTuple):
@@ -95,6 +105,7 @@ class Replay:
         device: Where the arrays live and the batches appear.
         shift: Largest random shift of an image [pixels], drawn per camera, sample and side of the transition.
         costs: Whether batches carry each step's cost.
+        features: What to keep in the place of images.
     """
 
     def __init__(
@@ -106,6 +117,7 @@ class Replay:
         device: str | torch.device = "cpu",
         shift: int = 4,
         costs: bool = False,
+        features: Features | None = None,
     ) -> None:
         if capacity < 2:
             raise SerlError(
@@ -126,8 +138,8 @@ class Replay:
         self._reward_mask = Column(capacity, (2,), torch.float32, self.device)
         self._cost = Column(capacity, (1,), torch.float32, self.device) if costs else None
         self._images = {
-            key: ImageColumn(capacity, spec.observation[key].shape, shift, self.device)
-            for key in spec.image_keys
+            key: _image_column(capacity, spec.observation[key].shape, shift, self.device, features, place)
+            for place, key in enumerate(spec.image_keys)
         }
         hosts = [column.host for column in self._images.values()]
         self._prefault = Prefault([host for host in hosts if host is not None])
@@ -194,32 +206,36 @@ class Replay:
             EmptyReplay: no transition is whole yet.
         """
         with self._lock:
-            rows = self._draw_rows(batch_size)
-            images, next_images = self._take_images(rows[0]), self._take_images(rows[1])
-            return self.gather(torch.from_numpy(rows).to(self.device))._replace(
-                images=images, next_images=next_images
-            )
+            draw = self._draw_transitions(batch_size)
+            return self.gather(*(torch.from_numpy(part).to(self.device) for part in draw))
 
-    def draw(self, batch_size: int) -> NDArray[np.int64]:
-        """Where transitions lie, drawn uniformly with replacement: rows before and after. Shape: (2, batch)
+    def draw(self, batch_size: int) -> Draw:
+        """Transitions drawn uniformly with replacement, for `gather`.
 
         Raises:
             EmptyReplay: no transition is whole yet.
         """
         with self._lock:
-            return self._draw_rows(batch_size)
+            return self._draw_transitions(batch_size)
 
-    def gather(self, rows: torch.Tensor) -> Batch:
-        """The transitions that lie there, without images. Only operations on the device, for a CUDA graph.
+    def gather(self, rows: torch.Tensor, views: torch.Tensor) -> Batch:
+        """What was drawn. Only operations on the device, for a CUDA graph.
 
         Args:
-            rows: As `draw` returned them, before any further insert. Shape: (2, batch), int64
+            rows, views: A `Draw`'s, on the device, before any further insert.
         """
-        after = rows[1]
+        before, after = rows.unbind(0)
         state, next_state = self._state.gather(rows.flatten()).view(2, len(after), -1)
         reward, mask = self._reward_mask.gather(after).unbind(1)
         cost = None if self._cost is None else self._cost.gather(after)[:, 0]
-        return Batch(state, {}, self._action.gather(after), reward, mask, next_state, {}, cost)
+        images, next_images = (
+            {
+                key: column.gather_views(side, views[i, j])
+                for i, (key, column) in enumerate(self._images.items())
+            }
+            for j, side in enumerate((before, after))
+        )
+        return Batch(state, images, self._action.gather(after), reward, mask, next_state, next_images, cost)
 
     def sample_chunks(self, batch_size: int, horizon: int) -> Chunks:
         """Windows of `horizon` actions, drawn uniformly over the windows that can be valued (state only).
@@ -322,10 +338,13 @@ class Replay:
         self._rank[moved] = rank
         self._rank[slot] = NONE
 
-    def _draw_rows(self, batch_size: int) -> NDArray[np.int64]:
+    def _draw_transitions(self, batch_size: int) -> Draw:
         after = self._draw(batch_size)
         self.sampled += batch_size
-        return np.stack([self._previous[after], after])
+        views = np.empty((len(self._images), 2, batch_size, 2), np.int64)
+        for i, column in enumerate(self._images.values()):
+            views[i] = column.draw_views(2 * batch_size, self._rng).reshape(2, batch_size, 2)
+        return Draw(np.stack([self._previous[after], after]), views)
 
     def _draw(self, count: int) -> NDArray[np.int64]:
         if self._size == 0:
@@ -356,8 +375,19 @@ class Replay:
                 )
         return np.concatenate(found)[:count]
 
-    def _take_images(self, slots: NDArray[np.int64]) -> dict[str, torch.Tensor]:
-        return {key: column.take_shifted(slots, self._rng) for key, column in self._images.items()}
+
+def _image_column(
+    rows: int,
+    shape: tuple[int, ...],
+    shift: int,
+    device: torch.device,
+    features: Features | None,
+    place: int,
+) -> ImageColumn | FeatureColumn:
+    """Of the camera at that place; each draws its shifts from a seed of its own."""
+    if features is None:
+        return ImageColumn(rows, shape, shift, device)
+    return FeatureColumn(rows, shape, shift, device, replace(features, seed=features.seed + place))
 
 
 def mixed_split(

@@ -24,10 +24,12 @@ class StateEncoder(nn.Module):
     """The state, normalised."""
 
     cameras: tuple[str, ...] = ()
+    frozen = True
 
     def __init__(self, state_dim: int) -> None:
         super().__init__()
         self.normaliser = Normaliser(state_dim)
+        self.heads = StateOnly()
         self.width = state_dim
 
     def see(self, pictures: Pictures) -> Tensor | None:
@@ -36,15 +38,20 @@ class StateEncoder(nn.Module):
 
     def forward(self, seen: Tensor | None, state: Tensor) -> Tensor:
         """Shape: (batch, state_dim) -> (batch, state_dim)"""
-        return self.normaliser(state)
+        normalised: Tensor = self.normaliser(state)
+        return normalised
 
-    def head_parameters(self) -> list[nn.Parameter]:
-        """None."""
+    def backbone_parameters(self) -> list[Tensor]:
+        """There are none."""
         return []
 
-    def backbone_parameters(self) -> list[nn.Parameter]:
-        """None."""
-        return []
+
+class StateOnly(nn.Module):
+    """Heads where there is nothing but a state."""
+
+    def forward(self, seen: Tensor | None, state: Tensor) -> Tensor:
+        """The state. Shape: (batch, state_dim) -> (batch, state_dim)"""
+        return state
 
 
 class PixelEncoder(nn.Module):
@@ -90,17 +97,15 @@ class PixelEncoder(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Shape: (n, height, width, 3), uint8 -> (n, height' width' channels)"""
-        return self.backbone(images).flatten(1)
+        maps: Tensor = self.backbone(images)
+        return maps.flatten(1)
 
     def forward(self, seen: Tensor, state: Tensor) -> Tensor:
         """What `see` gave, and the state, as one vector. Shape: -> (batch, width)"""
-        return self.heads(seen, self.normaliser(state))
+        latent: Tensor = self.heads(seen, self.normaliser(state))
+        return latent
 
-    def head_parameters(self) -> list[nn.Parameter]:
-        """What is trained after the backbone; a target of it follows."""
-        return list(self.heads.parameters())
-
-    def backbone_parameters(self) -> list[nn.Parameter]:
+    def backbone_parameters(self) -> list[Tensor]:
         """What is trained of the backbone."""
         return [parameter for parameter in self.backbone.parameters() if parameter.requires_grad]
 
@@ -124,9 +129,12 @@ class Heads(nn.Module):
         height, width, channels = features
         cells, embeddings, out = height * width, config.embeddings, config.width
         self.spatial = nn.Parameter(
-            torch.randn(cameras, channels, cells, embeddings, generator=generator) * (cells * channels) ** -0.5
+            torch.randn(cameras, channels, cells, embeddings, generator=generator)
+            * (cells * channels) ** -0.5
         )
-        self.dense = nn.Parameter(_glorot((cameras, channels, embeddings, out), channels * embeddings, generator))
+        self.dense = nn.Parameter(
+            _glorot((cameras, channels, embeddings, out), channels * embeddings, generator)
+        )
         self.dense_bias, self.dense_norm = nn.Parameter(torch.zeros(cameras, 1, out)), _norm(cameras, 1, out)
         self.width = cameras * out
         self.state_dense: nn.Parameter | None = None

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from serl_suite.networks.ensemble import EnsembleMLP
-from serl_suite.networks.normaliser import Normaliser
 
 __all__ = ["TanhGaussian", "log_density"]
 
@@ -19,11 +18,11 @@ HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 
 
 class TanhGaussian(nn.Module):
-    """`a = tanh(mean(s) + std(s) * noise)` with the state normalised first."""
+    """`a = tanh(mean(s) + std(s) * noise)` of an encoded observation s."""
 
     def __init__(
         self,
-        state_dim: int,
+        width: int,
         action_dim: int,
         hidden: Sequence[int],
         *,
@@ -31,10 +30,9 @@ class TanhGaussian(nn.Module):
         layer_norm: bool,
     ) -> None:
         super().__init__()
-        self.normaliser = Normaliser(state_dim)
         self.net = EnsembleMLP(
             1,
-            state_dim,
+            width,
             hidden,
             2 * action_dim,
             generator=generator,
@@ -42,29 +40,29 @@ class TanhGaussian(nn.Module):
             output_gain=HEAD_GAIN,
         )
 
-    def forward(self, normalised: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log standard deviation before tanh, of a normalised state.
+    def forward(self, latent: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation before tanh, of an encoded observation.
 
-        Shape: (batch, state_dim) -> 2 x (batch, action_dim)
+        Shape: (batch, width) -> 2 x (batch, action_dim)
         """
-        mean, log_std = self.net(normalised)[0].chunk(2, dim=-1)
+        mean, log_std = self.net(latent)[0].chunk(2, dim=-1)
         return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
 
-    def draw(self, normalised: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def draw(self, latent: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """A reparametrised draw before tanh from standard normal noise: raw, log_std; see `log_density`.
 
-        Shape: (batch, state_dim), (batch, action_dim) -> 2 x (batch, action_dim)
+        Shape: (batch, width), (batch, action_dim) -> 2 x (batch, action_dim)
         """
-        mean, log_std = self(normalised)
+        mean, log_std = self(latent)
         return torch.addcmul(mean, log_std.exp(), noise), log_std
 
     @torch.no_grad()
-    def act(self, state: Tensor, generator: torch.Generator | None) -> Tensor:
-        """The action for a raw state: the mode, or a draw where a generator is given.
+    def act(self, latent: Tensor, generator: torch.Generator | None) -> Tensor:
+        """The action for an encoded observation: the mode, or a draw where a generator is given.
 
-        Shape: (batch, state_dim) -> (batch, action_dim)
+        Shape: (batch, width) -> (batch, action_dim)
         """
-        mean, log_std = self(self.normaliser(state))
+        mean, log_std = self(latent)
         if generator is not None:
             mean += log_std.exp() * torch.randn(mean.shape, generator=generator, device=mean.device)
         return torch.tanh(mean)

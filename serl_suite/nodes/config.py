@@ -78,7 +78,9 @@ class ActorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     block_steps: int = 10
     """Lockstep only: env steps the actor takes while the learner pays the updates of the block before."""
     cameras: tuple[str, ...] = ()
-    """Cameras to observe, for environments made with `cameras=`."""
+    """Cameras to observe; with --obs pixels all of them by default."""
+    image_size: int = 128
+    """Side of their pictures [pixels]."""
 
 
 class EvaluationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -105,6 +107,8 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     task: Annotated[str, tyro.conf.Positional]
     """Gymnasium id; `serl tasks` lists ours, any other with Box or Dict observations and Box actions works."""
+    obs: Literal["state", "pixels"] = "state"
+    """state: what the task tells of itself, which only a simulation can. pixels: cameras and proprioception."""
     rig: RigFile = None
     """The rig to train on, such as hardware/rigs/twin.yaml; by default the task's own simulation in this process."""
     seed: int = 0
@@ -138,6 +142,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             "--max-steps": (self.max_steps, 1),
             "--demo-episodes": (self.demo_episodes, 1),
             "--actor.block-steps": (self.actor.block_steps, 1),
+            "--actor.image-size": (self.actor.image_size, 8),
             "--learner.threads": (self.learner.threads, 1),
             "--learner.replay-capacity": (self.learner.replay_capacity, 2),
             "--learner.warmup-steps": (self.learner.warmup_steps, 0),

@@ -4,7 +4,7 @@ import contextlib
 import difflib
 import importlib.metadata
 import logging
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, Self
 
 import gymnasium
 import gymnasium.envs.registration as gymnasium_registration
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from serl_suite.data.actions import ActionScale
 from serl_suite.errors import SerlError
+from serl_suite.nodes.config import TrainConfig
 from serl_suite.rig import Rig
 from serl_suite.wire.messages import Observation
 from serl_suite.wire.spaces import EnvSpec, env_spec
@@ -40,7 +41,9 @@ class Environment:
 
     Args:
         task: Gymnasium id.
+        obs: "pixels" is passed as `obs=`: pictures in the place of what only a simulation knows.
         cameras: Names of cameras to observe; passed as `cameras=` when there are any.
+        image_size: Side of their pictures; passed as `image_size=` where there are any.
         rig: What to run on; passed as `rig=` when there is one.
         render_mode: Passed through.
 
@@ -53,14 +56,35 @@ class Environment:
         self,
         task: str,
         *,
+        obs: Literal["state", "pixels"] = "state",
         cameras: tuple[str, ...] = (),
+        image_size: int | None = None,
         rig: Rig | None = None,
         render_mode: str | None = None,
     ) -> None:
-        self.env = _make(task, cameras, rig, render_mode)
+        arguments: dict[str, Any] = {"obs": obs} if obs == "pixels" else {}
+        if cameras:
+            arguments["cameras"] = cameras
+        if arguments and image_size is not None:
+            arguments["image_size"] = image_size
+        if rig is not None:
+            arguments["rig"] = rig
+        self.env = _make(task, render_mode, arguments)
         self.spec: EnvSpec = env_spec(task, self.env)
         self.scale = ActionScale(self.spec.action)
         """From the agent's [-1, 1] to the action space and back."""
+
+    @classmethod
+    def of(cls, config: TrainConfig, *, rig: Rig | None = None, render_mode: str | None = None) -> Self:
+        """As a run is configured; on another rig than the run's, where one is given."""
+        return cls(
+            config.task,
+            obs=config.obs,
+            cameras=config.actor.cameras,
+            image_size=config.actor.image_size,
+            rig=rig or config.rig,
+            render_mode=render_mode,
+        )
 
     def reset(self, seed: int | None = None) -> Observation:
         """Starts an episode and returns its first observation."""
@@ -137,11 +161,8 @@ def load_plugins() -> None:
             register()
 
 
-def _make(task: str, cameras: tuple[str, ...], rig: Rig | None, render_mode: str | None) -> gymnasium.Env:
+def _make(task: str, render_mode: str | None, arguments: dict[str, Any]) -> gymnasium.Env:
     load_plugins()
-    arguments: dict[str, Any] = {"cameras": cameras} if cameras else {}
-    if rig is not None:
-        arguments["rig"] = rig
     try:
         return gymnasium.make(task, render_mode=render_mode, **arguments)
     except gymnasium.error.DependencyNotInstalled as error:

@@ -5,14 +5,15 @@ from collections.abc import Sequence
 
 import torch
 
-from serl_suite.data.episodes import Episode
 from serl_suite.data.replay import Batch, Replay, mixed_sample, mixed_split
 from serl_suite.errors import SerlError
-from serl_suite.nodes.config import LearnerConfig
+from serl_suite.data.columns import Features
+from serl_suite.data.episodes import Episode
+from serl_suite.nodes.config import TrainConfig
 from serl_suite.wire.messages import Step
 from serl_suite.wire.spaces import EnvSpec
 
-__all__ = ["Experience", "ReplayTooLarge", "check_memory", "frame_bytes"]
+__all__ = ["Experience", "ReplayTooLarge", "capacities", "check_memory", "frame_bytes"]
 
 MEMORY_SHARE = 0.8
 """Of the device's memory, for both replays when they are full; the rest is for everything else."""
@@ -29,20 +30,31 @@ class Experience:
 
     Args:
         spec: What a step holds.
-        settings: Capacity and device.
-        seed: The replays draw from this and the next one.
+        config: Of the run.
         demonstrations: Fill the second replay.
+        features: What the replays keep in the place of images.
 
     Raises:
         ReplayTooLarge: See `check_memory`.
     """
 
     def __init__(
-        self, spec: EnvSpec, settings: LearnerConfig, *, seed: int, demonstrations: Sequence[Episode]
+        self,
+        spec: EnvSpec,
+        config: TrainConfig,
+        *,
+        demonstrations: Sequence[Episode],
+        features: Features | None = None,
     ) -> None:
-        check_memory(spec, settings)
-        self.online = Replay(spec, settings.replay_capacity, seed=seed, device=settings.device)
-        self.demos = Replay(spec, settings.replay_capacity, seed=seed + 1, device=settings.device)
+        demonstrated = sum(len(episode.steps) for episode in demonstrations)
+        check_memory(spec, config, demonstrated, features)
+        self.online, self.demos = (
+            Replay(
+                spec, capacity, seed=config.seed + 1 + place, device=config.learner.device,
+                shift=config.agent.encoder.shift, features=features,
+            )
+            for place, capacity in enumerate(capacities(config, demonstrated))
+        )  # fmt: skip
         self._previous: dict[str, Step] = {}
         for episode in demonstrations:
             for step in episode.steps:
@@ -64,25 +76,37 @@ class Experience:
         return mixed_split(self.online, self.demos, batch_size, demo_fraction)
 
 
-def check_memory(spec: EnvSpec, settings: LearnerConfig) -> None:
-    """Full replays fit into memory: `2 replay_capacity frame_bytes <= MEMORY_SHARE memory`. Reserves nothing.
+def capacities(config: TrainConfig, demonstrated: int) -> tuple[int, int]:
+    """Frames of the online replay and of the demonstrations', which a run does not fill further than its budget:
+    a transition takes no more than two frames, and any of them may be an intervention."""
+    most = config.learner.replay_capacity
+    return min(most, 2 * config.max_steps + 2), min(most, 2 * config.max_steps + 2 + demonstrated)
+
+
+def check_memory(
+    spec: EnvSpec, config: TrainConfig, demonstrated: int = 0, features: Features | None = None
+) -> None:
+    """Full replays fit into memory. Reserves nothing.
 
     Raises:
         ReplayTooLarge: They do not; the message names the capacity that would.
     """
-    capacity, frame = settings.replay_capacity, frame_bytes(spec)
-    limit = MEMORY_SHARE * _memory_bytes(torch.device(settings.device))
-    if 2 * capacity * frame > limit:
+    frames, frame = sum(capacities(config, demonstrated)), frame_bytes(spec, features)
+    device = config.learner.device
+    limit = MEMORY_SHARE * _memory_bytes(torch.device(device))
+    if frames * frame > limit:
         raise ReplayTooLarge(
-            f"two replays of {capacity} frames of {frame} bytes take {2e-9 * capacity * frame:.3g} GB, and "
-            f"{1e-9 * limit:.3g} GB is what they may take on {settings.device}; give the learner "
-            f"--learner.replay-capacity {int(limit / (2 * frame))} or less, or observe fewer or smaller images"
+            f"replays of {frames} frames of {frame} bytes take {1e-9 * frames * frame:.3g} GB, and {1e-9 * limit:.3g} "
+            f"GB is what they may take on {device}; give the learner --learner.replay-capacity "
+            f"{int(limit / (2 * frame))} or less, or observe fewer or smaller images"
         )
 
 
-def frame_bytes(spec: EnvSpec) -> int:
+def frame_bytes(spec: EnvSpec, features: Features | None = None) -> int:
     """What a replay reserves for each frame of its capacity."""
     images = sum(spec.observation[key].size for key in spec.image_keys)
+    if features is not None:
+        images = len(spec.image_keys) * features.views * features.size * features.dtype.itemsize
     return images + 4 * (spec.state_dim + spec.action_dim) + BOOKKEEPING_BYTES
 
 

@@ -42,7 +42,7 @@ def test_the_described_policy_acts_as_the_agent():
 
 def test_exploration_follows_the_seed_and_spreads():
     one, two, other = (Policy(CONFIG, SPEC, seed=seed) for seed in (1, 1, 2))
-    weights = one._actor.state_dict()
+    weights = one._network.trained_state()
     for policy in (two, other):
         policy.load({name: tensor.numpy() for name, tensor in weights.items()})
     (observation,) = observations(1)

@@ -12,10 +12,10 @@ from torch import nn
 from torch.distributions import Normal, TransformedDistribution
 from torch.distributions.transforms import TanhTransform
 
-from serl_suite.agents.checkpoint import load_checkpoint, save_checkpoint
 from serl_suite.agents.errors import BadAgent
 from serl_suite.agents.rlpd import RLPD
 from serl_suite.agents.rlpd_config import RLPDConfig
+from serl_suite.data.checkpoint import load_checkpoint, save_checkpoint
 from serl_suite.data.replay import Batch, Replay, mixed_sample
 from serl_suite.wire.messages import Step
 from serl_suite.wire.spaces import ArraySpec, EnvSpec
@@ -129,11 +129,11 @@ def test_one_update_is_the_papers(config):
     noise.append(torch.randn(64, ACTION_DIM, generator=generator).double())
 
     plain = [config.hidden, config.layer_norm]
-    actor = PlainMLP(before, "actor.net", 0, *plain)
+    actor = PlainMLP(before, "policy.actor.net", 0, *plain)
     critics = [PlainMLP(before, "critic", k, *plain) for k in range(config.num_critics)]
     targets = [PlainMLP(before, "target_critic", k, *plain) for k in range(config.num_critics)]
     log_alpha = before["log_temperature"].double().requires_grad_()
-    mean, scale = (before[f"actor.normaliser.{name}"].double() for name in ("mean", "scale"))
+    mean, scale = (before[f"policy.encoder.normaliser.{name}"].double() for name in ("mean", "scale"))
     state, next_state = ((s.double() - mean) * scale for s in (batch.state, batch.next_state))
 
     with torch.no_grad():
@@ -179,7 +179,11 @@ def test_critic_only_updates_leave_the_actor_alone(period):
     agent = RLPD(RLPDConfig(hidden=(16,), actor_period=period), SPEC, seed=0)
 
     def actor_side():
-        return {k: v for k, v in agent.state_dict().items() if k.startswith(("actor", "log_temperature"))}
+        return {
+            k: v
+            for k, v in agent.state_dict().items()
+            if k.startswith(("policy", "actor", "log_temperature"))
+        }
 
     last = None
     for update in range(1, 2 * period + 1):
@@ -310,13 +314,11 @@ def test_settings_that_cannot_be_are_refused(fields, message):
         RLPDConfig(**fields)
 
 
-def test_cameras_are_refused_with_a_remedy():
-    spec = EnvSpec(
-        task="T",
-        observation={**SPEC.observation, "wrist": ArraySpec(shape=(8, 8, 3), dtype="uint8")},
-        action=SPEC.action,
-    )
-    with pytest.raises(BadAgent, match=r"wrist.*without cameras"):
+@pytest.mark.parametrize("shapes", [((8, 8, 3), (16, 16, 3)), ((8, 12, 3), (8, 12, 3))])
+def test_pictures_of_several_shapes_are_refused_with_a_remedy(shapes):
+    pictures = {f"camera{i}": ArraySpec(shape=shape, dtype="uint8") for i, shape in enumerate(shapes)}
+    spec = EnvSpec(task="T", observation={**SPEC.observation, **pictures}, action=SPEC.action)
+    with pytest.raises(BadAgent, match="crop and resize them alike"):
         RLPD(SMALL, spec, seed=0)
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from serl_suite.data.actions import ActionScale
-from serl_suite.data.columns import ImageColumn
+from serl_suite.data.columns import ImageColumn, shifted
 from serl_suite.data.replay import Replay
 from serl_suite.errors import SerlError
 from serl_suite.wire.messages import Step
@@ -65,9 +65,12 @@ def test_both_shifts_are_a_crop_of_the_edge_padded_image(shape):
     for row, image in enumerate(images):
         column.put(row, image)
     rows = rng.integers(0, 6, 200)
-    ours = column.take_shifted(rows, np.random.default_rng(1)).numpy()
-    offsets = np.random.default_rng(1).integers(-pad, pad + 1, size=(200, 2))
-    gathered = column._gather_on_device(torch.from_numpy(rows), torch.from_numpy(offsets)).numpy()
+    offsets = column.draw_views(200, np.random.default_rng(1))
+    assert offsets.min() == -pad
+    assert offsets.max() == pad
+    drawn = torch.from_numpy(rows), torch.from_numpy(offsets)
+    ours = column.gather_views(*drawn).numpy()
+    gathered = shifted(torch.from_numpy(images), *drawn).numpy()
     padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode="edge")
     for i, (row, (dy, dx)) in enumerate(zip(rows, offsets, strict=True)):
         crop = padded[row, pad + dy : pad + dy + shape[0], pad + dx : pad + dx + shape[1]]
