@@ -72,11 +72,8 @@ class SceneChannel:
                 f"can't listen at {address}:{PORT}; another twin there? Take 127.0.0.2, ..."
             ) from error
         self._departures = self._router.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-
-    @property
-    def fds(self) -> list[int]:
-        """Readable when there is something to answer."""
-        return [int(self._router.FD), int(self._departures.FD)]
+        self.fds = [int(self._router.FD), int(self._departures.FD)]
+        """Readable once when there is something to answer: until `answer` has answered all."""
 
     @property
     def stands(self) -> bool:

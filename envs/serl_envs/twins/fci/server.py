@@ -142,7 +142,7 @@ class TwinServer:
         readable = self._wait(with_datagrams=awaits and not self._stands())
         self._accept(readable)
         self._serve_clients()
-        if self._scene is not None:
+        if self._scene is not None and not readable.isdisjoint(self._scene.fds):
             self._scene.answer()
         due = self._clock() >= self._due and self._has_clients()
         command = self._answer_to_newest() if awaits and (due or not self._stands()) else None
@@ -154,7 +154,7 @@ class TwinServer:
         return self._scene is not None and self._scene.stands
 
     def _wait(self, *, with_datagrams: bool) -> set[int]:
-        reading, writing = list(self._scene.fds if self._scene is not None else ()), []
+        reading, writing = list(self._scene.fds) if self._scene is not None else [], []
         for listener, session in zip(self._listeners, (self._arm_session, self._hand_session), strict=True):
             if session is None:
                 reading.append(listener.fileno())

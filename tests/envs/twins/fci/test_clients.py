@@ -40,9 +40,7 @@ def test_the_clients_model_is_the_twins(twin, tmp_path):
             mujoco.mj_step1(plant.model, plant.data)
             plant.look()
             rigid = plant.mass - np.eye(7) * arm.armature
-            jacobian = frame_jacobian(
-                plant.model, plant.data, frame_pose(plant.model, plant.data, tool)[:3, 3]
-            )
+            jacobian = frame_jacobian(plant.data, frame_pose(plant.model, plant.data, tool)[:3, 3])
             for name, ours in (
                 ("M", rigid),
                 ("c", plant.coriolis),
