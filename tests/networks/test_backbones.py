@@ -86,7 +86,7 @@ def test_an_unknown_name_is_answered_with_those_there_are(name, words):
 @pytest.mark.parametrize(
     ("name", "side", "shape"),
     [
-        ("resnet18", 96, (3, 3, 512)),
+        ("resnet18.a1_in1k", 96, (3, 3, 512)),
         ("convnext_atto", 64, (2, 2, 320)),
         ("vit_tiny_patch16_224", 64, (4, 4, 192)),  # positions are made for the side
         ("swin_tiny_patch4_window7_224", 64, (2, 2, 768)),  # channels last inside
