@@ -171,7 +171,7 @@ def _calibrate(arguments: Sequence[str]) -> int:
     fx, fy, cx, cy = calibration.intrinsics
     print(  # noqa: T201
         f"{options.out}: focal lengths {fx:.1f}, {fy:.1f}, centre ({cx:.1f}, {cy:.1f}), corners "
-        f"{calibration.rms_px:.2f} pixels off in {calibration.views} pictures; name it in the rig: calibration: {options.out}"
+        f"{calibration.rms_px:.2f} pixels off in {calibration.views} pictures; in the rig: calibration: {options.out}"
     )
     return 0
 

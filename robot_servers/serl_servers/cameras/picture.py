@@ -69,11 +69,14 @@ class Eyesight:
             picture: Made of it.
         """
         before, self._last = self._last, frame.tobytes()
-        if before == self._last:
-            return "frozen", "it sends the same picture again and again; plug it in anew, or another cable"
         if np.count_nonzero(picture > DARK_LEVEL) < LIT_SHARE * picture.size:
             return (
                 "black",
                 "its pictures are black; take the cap off, switch the light on, or raise exposure_ms in the rig",
+            )
+        if before == self._last:
+            return (
+                "frozen",
+                "it sends the same picture again and again; it is opened anew, else plug it in anew, or another cable",
             )
         return None
