@@ -48,10 +48,11 @@ def photograph(board, turn, place):
 
 def photographs(board, count=14):
     rng = np.random.default_rng(3)
+    wide = 0.06 if board.kind == "chess" else 0.11  # of a chessboard all has to be seen
     return [
         photograph(
             board, rng.uniform(-0.45, 0.45, 3),
-            (rng.uniform(-0.06, 0.06), rng.uniform(-0.05, 0.05), rng.uniform(0.35, 0.5)),
+            (rng.uniform(-wide, wide), rng.uniform(-0.7 * wide, 0.7 * wide), rng.uniform(0.35, 0.5)),
         )
         for _ in range(count)
     ]  # fmt: skip
@@ -94,7 +95,7 @@ def test_straightened_lines_are_straight():
         return (picture * np.arange(len(picture))[:, None]).sum(0) / picture.sum(0)
 
     assert np.ptp(height_of_line(Shaper(camera, None))) > 3
-    assert np.ptp(height_of_line(Shaper(camera, calibration))) < 1.0
+    assert np.ptp(height_of_line(Shaper(camera, calibration))) < 1.5  # it is drawn in whole pixels
 
 
 def test_a_file_survives_and_is_checked_against_its_camera(tmp_path):

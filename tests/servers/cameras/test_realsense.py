@@ -2,6 +2,8 @@
 
 import threading
 import time
+from contextlib import suppress
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -172,7 +174,7 @@ def test_a_fault_is_named_and_passes(device, kind, fault):
     capture = Capture(camera(), lambda: RealSense(camera(), device.device), send)
 
     def run():
-        with pytest.raises(BrokenPipeError):
+        with suppress(BrokenPipeError):
             while True:
                 capture.open_and_pump()
 
@@ -199,4 +201,4 @@ def test_a_fault_is_named_and_passes(device, kind, fault):
     assert quiet
     assert all(report.stamp is None for report in quiet)
     sequences = [report.stamp.sequence for _, report in said if report.stamp is not None]
-    assert all(a < b for a, b in zip(sequences, sequences[1:], strict=False))
+    assert all(a < b for a, b in pairwise(sequences))
