@@ -29,9 +29,11 @@ def descend(optimiser: torch.optim.Adam, loss: Tensor, parameters: Sequence[Tens
 
 
 def differentiate(loss: Tensor, parameters: Sequence[Tensor]) -> None:
-    """Sets the gradients of exactly these parameters."""
+    """Sets the gradients of exactly these parameters, in their own memory layout: the fused step on a CPU takes it for
+    granted, and reads past the end of a gradient that is laid out otherwise."""
     for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-        parameter.grad = gradient
+        alike = gradient.stride() == parameter.stride()
+        parameter.grad = gradient if alike else torch.empty_like(parameter).copy_(gradient)
 
 
 def compiled_step(

@@ -10,8 +10,8 @@ many updates per environment step and batches of which half are demonstrations:
 
 The term in brackets (`backup_entropy`) is off for sparse rewards.
 
-s stands for the encoded observation. Where there are pictures, the critics' loss alone trains the encoder, target critics
-see through target heads, and each picture goes through the backbone once an update.
+s stands for the encoded observation. Where there are pictures, the critics' loss alone trains the encoder, target
+critics see through target heads, and each picture goes through the backbone once an update.
 """
 
 import copy
@@ -61,6 +61,7 @@ class RLPD:
         """Critic updates so far."""
         self.policy = PolicyNetwork(config, spec, seed).to(self.device)
         self.encoder, self.actor = self.policy.encoder, self.policy.actor
+        self.encoder.settle()
         weights = torch.Generator().manual_seed(seed + 1)
         self.critic = EnsembleMLP(
             config.num_critics, self.encoder.width + spec.action_dim, config.hidden, 1,
@@ -125,7 +126,8 @@ class RLPD:
 
     def compile(self) -> None:
         """From now on updates run as compiled code, the same but for rounding; for a CUDA device."""
-        self._see = torch.compile(self.see, dynamic=False)
+        if not self.encoder.frozen:
+            self._see = torch.compile(self.see, dynamic=False)
         self._critic_loss = torch.compile(self.critic_loss, dynamic=False)
         self._actor_loss = torch.compile(self.actor_loss, dynamic=False)
         self._move_critic = compiled_step(self._critic_optimiser, self._target_parameters, self.config.tau)

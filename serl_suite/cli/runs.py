@@ -4,6 +4,7 @@ import datetime
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -11,7 +12,7 @@ import tyro
 
 from serl_suite.cli.typed import as_typed
 from serl_suite.errors import SerlError
-from serl_suite.nodes.config import TrainConfig
+from serl_suite.nodes.config import PIXELS, TrainConfig
 from serl_suite.nodes.run_folder import RunFolder, RunFolderError
 
 __all__ = ["at_the_rigs_pace", "discard_on_error", "open_run"]
@@ -47,7 +48,8 @@ def open_run(arguments: Sequence[str], *, prog: str, description: str) -> tuple[
         resumed = tyro.cli(_ResumedRun, args=list(arguments), prog=prog, description=description)
         return RunFolder(resumed.resume), False
     text = f"{description}\n\nGo on with an earlier run, finished or killed: {prog} --resume RUN"
-    new = tyro.cli(_NewRun, args=list(arguments), prog=prog, description=text)
+    default = _NewRun(task=tyro.MISSING, obs="pixels", agent=PIXELS) if _of_pixels(arguments) else None
+    new = tyro.cli(_NewRun, args=list(arguments), prog=prog, description=text, default=default)
     config = at_the_rigs_pace(
         TrainConfig(**{name: getattr(new, name) for name in TrainConfig.__struct_fields__})
     )
@@ -59,6 +61,11 @@ def open_run(arguments: Sequence[str], *, prog: str, description: str) -> tuple[
             f"{path} exists already; go on with it by `{resume}`, or name another with --run"
         )
     return RunFolder.create(path, config), True
+
+
+def _of_pixels(arguments: Sequence[str]) -> bool:
+    """Whether the command line asks for pictures, which other defaults suit."""
+    return "--obs=pixels" in arguments or ("--obs", "pixels") in pairwise(arguments)
 
 
 def at_the_rigs_pace(config: TrainConfig) -> TrainConfig:

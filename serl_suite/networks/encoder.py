@@ -13,7 +13,9 @@ from torch.nn.functional import layer_norm
 
 from serl_suite.networks.backbone import feature_shape, make_backbone
 from serl_suite.networks.encoder_config import EncoderConfig
+from serl_suite.networks.frozen_resnet import FrozenResNet
 from serl_suite.networks.normaliser import Normaliser
+from serl_suite.networks.resnet import ResNet
 
 __all__ = ["Encoder", "PixelEncoder", "StateEncoder"]
 
@@ -40,6 +42,9 @@ class StateEncoder(nn.Module):
         """Shape: (batch, state_dim) -> (batch, state_dim)"""
         normalised: Tensor = self.normaliser(state)
         return normalised
+
+    def settle(self) -> None:
+        """There is nothing to be made quicker."""
 
     def backbone_parameters(self) -> list[Tensor]:
         """There are none."""
@@ -82,6 +87,7 @@ class PixelEncoder(nn.Module):
         self.backbone = make_backbone(config, side, generator)
         self.feature_shape = feature_shape(self.backbone, side)
         self.heads = Heads(len(self.cameras), self.feature_shape, state_dim, config, generator)
+        self._quick: FrozenResNet | None = None
         self.width = self.heads.width
 
     def see(self, pictures: Pictures) -> Tensor:
@@ -97,8 +103,13 @@ class PixelEncoder(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Shape: (n, height, width, 3), uint8 -> (n, height' width' channels)"""
-        maps: Tensor = self.backbone(images)
+        maps: Tensor = self.backbone(images) if self._quick is None else self._quick(images)
         return maps.flatten(1)
+
+    def settle(self) -> None:
+        """To be called once the encoder is where it will compute: a frozen ResNet takes its quick way on a GPU."""
+        if self.frozen and isinstance(self.backbone, ResNet) and self.normaliser.mean.is_cuda:
+            self._quick = FrozenResNet(self.backbone)
 
     def forward(self, seen: Tensor, state: Tensor) -> Tensor:
         """What `see` gave, and the state, as one vector. Shape: -> (batch, width)"""

@@ -1,4 +1,4 @@
-"""Settings of what turns pictures into numbers; without torch, so that a command line is read before that is imported."""
+"""Settings of what turns pictures into numbers; without torch, so that a command line is read before it is imported."""
 
 import msgspec
 

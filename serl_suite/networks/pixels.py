@@ -15,7 +15,10 @@ def compute_dtype(pictures: Tensor) -> torch.dtype:
 
 
 def imagenet_normalised(pictures: Tensor) -> Tensor:
-    """uint8 pictures as a backbone takes them, in `compute_dtype`. Shape: (n, height, width, 3) -> (n, 3, height, width)"""
+    """uint8 pictures as a backbone takes them, in `compute_dtype`.
+
+    Shape: (n, height, width, 3) -> (n, 3, height, width)
+    """
     mean, std = (torch.tensor(values, device=pictures.device) for values in (MEAN, STD))
     x = (pictures.float() / 255.0 - mean) / std
     return x.to(compute_dtype(pictures)).permute(0, 3, 1, 2)

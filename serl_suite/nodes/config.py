@@ -9,10 +9,12 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from serl_suite.agents.rlpd_config import RLPDConfig
 from serl_suite.errors import SerlError
+from serl_suite.networks.encoder_config import EncoderConfig
 from serl_suite.rig import Rig, read_rig
 
 __all__ = [
-    "ActorConfig", "ActorSettings", "BadConfig", "EvaluationConfig", "LearnerConfig", "RigFile", "TrainConfig",
+    "PIXELS", "ActorConfig", "ActorSettings", "BadConfig", "EvaluationConfig", "LearnerConfig", "RigFile",
+    "TrainConfig",
 ]  # fmt: skip
 
 RigFile = Annotated[
@@ -102,6 +104,10 @@ class EvaluationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Fresh episodes of the last evaluation."""
 
 
+PIXELS = RLPDConfig(learning_rate=5e-4, hidden=(256, 256), encoder=EncoderConfig(width=128))
+"""Settings of an agent that learns from pictures."""
+
+
 class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One training run."""
 
@@ -123,6 +129,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     demo_noise: float = 0.2
     """Standard deviation of the scripted expert's action noise, in action units."""
     agent: RLPDConfig = msgspec.field(default_factory=RLPDConfig)
+    """The algorithm. With --obs pixels other defaults hold, as the help with that option shows."""
     actors: int = 1
     """Actor processes that `serl train` runs on this machine, all feeding the one learner."""
     learner: LearnerConfig = msgspec.field(default_factory=LearnerConfig)

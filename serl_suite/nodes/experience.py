@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import torch
 
-from serl_suite.data.replay import Batch, Replay, mixed_sample, mixed_split
-from serl_suite.errors import SerlError
 from serl_suite.data.columns import Features
 from serl_suite.data.episodes import Episode
+from serl_suite.data.replay import Batch, Replay, mixed_sample, mixed_split
+from serl_suite.errors import SerlError
 from serl_suite.nodes.config import TrainConfig
 from serl_suite.wire.messages import Step
 from serl_suite.wire.spaces import EnvSpec

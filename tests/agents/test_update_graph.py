@@ -20,15 +20,15 @@ SPEC = EnvSpec(
 )
 IMAGE = ArraySpec(shape=(32, 32, 3), dtype="uint8")
 PIXELS = msgspec.structs.replace(SPEC, observation={**SPEC.observation, "front": IMAGE, "wrist": IMAGE})
-CONFIG = RLPDConfig(num_critics=4, hidden=(32, 32), batch_size=32, actor_period=4)
+CONFIG = RLPDConfig(num_critics=4, hidden=(32, 32), batch_size=32, actor_period=4, learning_rate=3e-4)
 FROZEN = EncoderConfig(backbone="resnet10", weights="random", frozen=True, width=32)
 LEARNS_FROM = {
-    "states": (SPEC, CONFIG.encoder, 2e-2),
-    "pictures": (PIXELS, EncoderConfig(width=32), 5e-2),
-    "pictures through a frozen backbone": (PIXELS, FROZEN, 5e-2),
-    "features": (PIXELS, msgspec.structs.replace(FROZEN, stored_shifts=3), 5e-2),
+    "states": (SPEC, CONFIG.encoder, 3),
+    "pictures": (PIXELS, EncoderConfig(width=32), 1),
+    "pictures through a frozen backbone": (PIXELS, FROZEN, 1),
+    "features": (PIXELS, msgspec.structs.replace(FROZEN, stored_shifts=3), 1),
 }
-"""Spec, encoder, and by how much weights may differ: bfloat16 rounds to 1 in 256."""
+"""Spec, encoder, and blocks of 8 updates after which both are compared: what bfloat16 rounds grows with each."""
 
 
 def _replay(seed, device, spec=SPEC, features=None):
@@ -55,24 +55,27 @@ def test_the_host_has_no_graphs():
 def test_a_graph_learns_what_updates_one_by_one_learn(what):
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-    spec, encoder, tolerance = LEARNS_FROM[what]
+    spec, encoder, blocks = LEARNS_FROM[what]
     config = msgspec.structs.replace(CONFIG, encoder=encoder)
     plain, graphed = (RLPD(config, spec, seed=0, device="cuda") for _ in range(2))
     ours, theirs = (
         [_replay(seed, "cuda", spec, agent.kept_features()) for seed in (1, 2)] for agent in (plain, graphed)
     )
+    start = plain.state_dict()
     graph = UpdateGraph(graphed, [(replay, 16) for replay in theirs], 8)
-    for _ in range(3):
+    for _ in range(blocks):
         metrics = graph.run()
         for _ in range(8):
             expected = plain.update(join([replay.sample(16) for replay in ours]))
-    assert graphed.updates == plain.updates == 24
+    assert graphed.updates == plain.updates == 8 * blocks
     for name in ("critic/loss", "critic/q", "critic/target"):
-        assert metrics[name].item() == pytest.approx(expected[name].item(), rel=tolerance, abs=1e-3)
-    for name, tensor in plain.state_dict().items():
-        ours, theirs = graphed.state_dict()[name].double(), tensor.double()
-        if "optimiser" not in name:
-            assert (ours - theirs).norm() <= tolerance * theirs.norm() + 2e-3, name
+        assert metrics[name].item() == pytest.approx(expected[name].item(), rel=3e-2, abs=3e-3)
+    one, two = plain.state_dict(), graphed.state_dict()
+    way, apart = (
+        sum((a[name].double() - b[name].double()).square().sum() for name in one if "optimiser" not in name)
+        for a, b in ((one, start), (two, one))
+    )
+    assert apart.sqrt() < 0.1 * way.sqrt(), "both went the same way"
 
 
 @pytest.mark.gpu
