@@ -204,3 +204,16 @@ def await_fault(client, camera, name, within_s=20.0):
             return detail
         assert time.monotonic() < deadline, f"{camera}: {fault!r} ({detail}), not {name!r}"
         time.sleep(0.01)
+
+
+def processes(*serials):
+    """Processes of cameras with these serials: numbers by the camera's name."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_bytes().decode().split("\0")
+            if "serl_servers.cameras.capture" in words:
+                camera = msgspec.json.decode(words[-2])
+                if camera["serial"] in serials:
+                    found[camera["name"]] = int(path.parent.name)
+    return found

@@ -6,12 +6,11 @@ import subprocess
 import sys
 import time
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
 import zmq
-from seen import await_fault, film, picture, recording, serving, shots, watching, write_rig
+from seen import await_fault, film, picture, processes, recording, serving, shots, watching, write_rig
 
 from serl_suite.wire.camera_client import CameraClient, CamerasUnreachable
 from serl_suite.wire.camera_messages import MAGIC, STALE_S, ShowPictures, decode_answer, encode
@@ -20,24 +19,6 @@ from serl_suite.wire.camera_messages import MAGIC, STALE_S, ShowPictures, decode
 @pytest.fixture(scope="module")
 def long_film(tmp_path_factory):
     return film(tmp_path_factory.mktemp("film") / "long.mkv", ("lively", 60.0))
-
-
-def children(log):
-    """Processes of the server's cameras, by the camera's name."""
-    found = {}
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().decode().split("\0")
-        except OSError:
-            continue
-        for name in ("front", "wrist"):
-            if (
-                "serl_servers.cameras.capture" in words
-                and f'"name":"{name}"' in words[-2]
-                and str(log.parent) in words[-2]
-            ):
-                found[name] = int(path.parent.name)
-    return found
 
 
 def test_two_cameras_are_seen_together(tmp_path, long_film):
@@ -120,11 +101,11 @@ def test_a_dead_or_hanging_process_is_one_cameras_matter(tmp_path, long_film):
     with serving(rig) as log, watching(rig) as client:
         for name in ("front", "wrist"):
             await_fault(client, name, "")
-        pids = children(Path(long_film))
+        pids = processes(long_film)
         os.kill(pids["wrist"], signal.SIGKILL)
         assert "another is started" in await_fault(client, "wrist", "died")
         await_fault(client, "wrist", "")
-        again = children(Path(long_film))
+        again = processes(long_film)
         assert again["front"] == pids["front"]
         assert again["wrist"] != pids["wrist"]
         os.kill(again["wrist"], signal.SIGSTOP)
@@ -136,7 +117,7 @@ def test_a_dead_or_hanging_process_is_one_cameras_matter(tmp_path, long_film):
         os.kill(again["wrist"], signal.SIGCONT)
         await_fault(client, "wrist", "")
         assert "camera front:" not in log.read_text().replace("camera front: sees", "")
-    assert children(Path(long_film)) == {}, "none is left behind"
+    assert processes(long_film) == {}, "none is left behind"
 
 
 def test_a_camera_that_is_not_there_is_named_and_found_when_it_comes(tmp_path):
