@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from serl_servers.doctor import machine
 from serl_servers.doctor.arm import check_arm
 from serl_servers.doctor.devices import check_devices
 from serl_servers.doctor.machine import check_machine
@@ -115,6 +116,15 @@ def test_what_is_plugged_in(tmp_path):
     assert teleop == ("failed", "teleop", "there is no /dev/hidraw77; plug it in, or correct the rig")
     (without,) = [f for f in check_devices(rig, tmp_path / "none") if f.what == "teleop"]
     assert "no SpaceMouse" in without.text
+
+
+def test_cores_that_cannot_be_kept_awake(tmp_path, monkeypatch):
+    for path, level in ((tmp_path / "none", "warning"), (tmp_path / "there", "ok")):
+        monkeypatch.setattr(machine, "WAKE_LATENCY", path)
+        (tmp_path / "there").touch()
+        found = {finding.what: finding for finding in check_machine(Rig(arm="127.0.0.1"), tmp_path)}
+        assert found["sleep"].level == level
+        assert (str(path) in found["sleep"].text) == (level == "warning")
 
 
 def test_a_core_that_the_machine_has_not(tmp_path):

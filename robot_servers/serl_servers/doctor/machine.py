@@ -20,6 +20,8 @@ PRIORITY = 80
 ROOMY_BYTES, FULL_BYTES = 5 * 2**30, 2**28
 LIMITS = "in /etc/security/limits.conf, then log in again"
 GOVERNORS = Path("/sys/devices/system/cpu")
+WAKE_LATENCY = Path("/dev/cpu_dma_latency")
+"""With which the control process keeps the cores awake."""
 
 
 def check_machine(rig: Rig, folder: Path) -> Iterator[Finding]:
@@ -38,6 +40,7 @@ def check_machine(rig: Rig, folder: Path) -> Iterator[Finding]:
         f"add `@realtime - memlock unlimited` {LIMITS}",
     )
     yield _governor(GOVERNORS)
+    yield _sleep(WAKE_LATENCY)
     yield _cores(rig)
     yield _disk(folder)
     if rig.driver == "ros2":
@@ -82,6 +85,16 @@ def _governor(folder: Path) -> Finding:
     return warning(
         "processor",
         f"governor {', '.join(sorted(found))} slows it down; cpupower frequency-set -g performance",
+    )
+
+
+def _sleep(path: Path) -> Finding:
+    if os.access(path, os.W_OK):
+        return ok("sleep", "the server can keep the cores awake")
+    return warning(
+        "sleep",
+        f"{path} cannot be written: cores fall asleep between two packets and are late; a udev rule lets a group: "
+        'KERNEL=="cpu_dma_latency", GROUP="realtime", MODE="0660"',
     )
 
 

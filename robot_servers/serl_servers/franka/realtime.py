@@ -5,6 +5,7 @@ import gc
 import ipaddress
 import os
 import platform
+from pathlib import Path
 
 from serl_servers.franka.driver import DriverError
 
@@ -14,6 +15,8 @@ PRIORITY = 80
 """SCHED_FIFO: above the kernel's own interrupt threads (50), below its watchdogs (99)."""
 MCL_CURRENT, MCL_FUTURE = 1, 2
 PR_SET_PDEATHSIG = 1
+WAKE_LATENCY = Path("/dev/cpu_dma_latency")
+"""Takes within how many microseconds (32 bits) the machine's cores have to wake up, for as long as it is held open."""
 
 
 def end_with_parent(signal_number: int) -> None:
@@ -35,7 +38,8 @@ def require_realtime(ip: str) -> None:
 
 
 def make_realtime(core: int | None) -> list[str]:
-    """Locks memory, stops the garbage collector, takes priority and a core; returns a line on each.
+    """Locks memory, stops the garbage collector, takes priority and a core, keeps the cores awake; returns a line on
+    each.
 
     What is not permitted is said and gone without.
 
@@ -45,7 +49,7 @@ def make_realtime(core: int | None) -> list[str]:
     gc.collect()
     gc.freeze()
     gc.disable()
-    return [_lock_memory(), _take_priority(), _take_core(core), _kernel()]
+    return [_lock_memory(), _take_priority(), _take_core(core), _stay_awake(), _kernel()]
 
 
 def _lock_memory() -> str:
@@ -73,6 +77,16 @@ def _take_core(core: int | None) -> str:
     except OSError as error:
         return f"core: NOT {core} ({error.strerror}); this machine has 0..{(os.cpu_count() or 1) - 1}"
     return f"core: {core}"
+
+
+def _stay_awake() -> str:
+    """A core that has gone to sleep may take longer to wake up than the tick has."""
+    try:
+        held = os.open(WAKE_LATENCY, os.O_WRONLY)  # until this process ends
+        os.write(held, bytes(4))
+    except OSError as error:
+        return f"sleep: cores NOT kept awake ({error.strerror}); let this user write {WAKE_LATENCY}"
+    return "sleep: cores are kept awake"
 
 
 def _kernel() -> str:

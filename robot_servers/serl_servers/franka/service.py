@@ -94,7 +94,8 @@ class RobotService:
     def turn(self) -> None:
         """Waits for the next thing to happen, and deals with it."""
         self._poller.poll(POLL_MS)
-        is_new = self.link.look()  # first: a service that was held up must not take what has come too late meanwhile
+        # first: a service that was held up must not take what has come too late meanwhile
+        is_new = self.link.look()
         self._front.receive()
         now = time.monotonic()
         if is_new or now - self._published_at > SILENCE_S:

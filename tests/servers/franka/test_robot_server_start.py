@@ -115,6 +115,24 @@ def test_an_arm_of_metal_needs_a_real_time_kernel():
     assert "--no-require-realtime" in said
 
 
+def test_what_the_kernel_does_not_permit_is_said(tmp_path):
+    program = (
+        "import pathlib; from serl_servers.franka import realtime; "
+        f"realtime.WAKE_LATENCY = pathlib.Path({str(tmp_path)!r}); print(*realtime.make_realtime(4711), sep='\\n')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "core: NOT 4711" in done.stdout
+    assert "sleep: cores NOT kept awake" in done.stdout
+    assert str(tmp_path) in done.stdout
+
+
 def test_a_box_that_is_none_is_refused():
     said = serve(
         "--ip", NOBODY, "--no-hand", "--bind", address(),
@@ -151,6 +169,7 @@ def test_an_operator_at_the_terminal_of_the_one_server_that_an_address_has(tmp_p
         said = capsys.readouterr().out
         assert "127.0.7.8, running" in said
         assert "control     memory: " in said
+        assert "control     sleep: " in said
         assert run(["reset", *there]) == 0
         assert "0.30" in _status(there, capsys, "TCP")
         before = _tcp_z(there, capsys)

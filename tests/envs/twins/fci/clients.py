@@ -193,6 +193,12 @@ def press(address, axis_threshold, joint_threshold, speed):
     return outcome(robot, act)
 
 
+def find_stopped(address):
+    """Comes to an arm that the motion of another client has stopped."""
+    robot = connect(address)
+    return outcome(robot, robot.start_torque_control)
+
+
 def fall_silent(address, silence_s):
     """Goes on with a motion, says nothing for a while, and goes on."""
     robot = connect(address)

@@ -3,6 +3,7 @@
 import signal
 
 import pytest
+from serl_envs.twins.fci.arm_packets import MOVE, ArmCommand, RobotMode
 
 FAULTS = [
     ("controller_torque_discontinuity", ("torque_jump",), "FrankaReach-v0"),
@@ -81,6 +82,28 @@ def test_move_is_refused_until_the_error_is_cleared(fresh_twin, raw_arm):
     assert state["reflex_reason"].nonzero()[0].tolist() == [32]
     assert arm.move() == b"\x01"
     assert not arm.newest()["reflex_reason"].any()
+
+
+@pytest.mark.parametrize(
+    ("path", "goal", "error"),
+    [(0.0, 10.0, "max_path_pose_deviation_violation"), (10.0, 0.0, "max_goal_pose_deviation_violation")],
+)
+def test_a_deviation_is_latched_named_and_recovered(fresh_twin, raw_arm, path, goal, error):
+    """Move's limits, which the clients' libraries leave wide: set by a raw client, found by an unmodified one."""
+    arm = raw_arm(fresh_twin)
+    limits = [path] * 3 + [goal] * 3
+    assert arm.ask(ArmCommand.MOVE, MOVE.pack(0, 0, *limits, False, *[0.0] * 7)) == b"\x01"
+    state = arm.newest()
+    while state["robot_mode"] != RobotMode.MOVE:
+        state = arm.newest()
+    arm.command(state, q_c=state["q_d"], motion_generation_finished=path > 0)
+    assert arm.reply()[1] == b"\x08"
+    arm.close()
+    found = fresh_twin.client("find_stopped")
+    assert found["mode"] == "Reflex"
+    assert found["errors"] == found["last_errors"] == f'["{error}"]'
+    assert (found["mode_after_recovery"], found["errors_after_recovery"]) == ("Idle", "[]")
+    assert found["moves_again"] == 200
 
 
 @pytest.mark.parametrize("field", ["tau_J_d", "q_c", "dq_c", "O_T_EE_c", "O_dP_EE_c"])
