@@ -127,7 +127,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _take_priority() -> None:
-    """A real arm's master controller is a real-time machine; without the right to be one, this twin is late more often."""
+    """A real arm's master controller is a real-time machine. A twin without that right is late more often."""
     with suppress(PermissionError):
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
 
