@@ -1,8 +1,21 @@
-"""Critic updates a second on a CUDA device, sampling included: a CUDA graph a block, beside update by update.
+"""Critic updates a second on a CUDA device, sampling included: CUDA graphs, beside update by update.
 
-State only: 24-d state, 7-d action, 10 critics of which 2 make the target, 256 x 256, batch 256, half of it from
-demonstrations, one update of actor and temperature in 8. Figures of others for this unit on one H200, measured for the
-specification: SERL (JAX) 1,044 as its scripts run it, 2,377 with batches already on the device.
+    python benchmarks/learner.py [--only states pictures features staged] [--json FILE]
+
+    states    24-d state, 7-d action, 10 critics of which 2 make the target, 256 x 256, batch 256, UTD 8
+    pictures  two cameras of 128 x 128, 18-d state, frozen ResNet-10, random shift, batch 256, end to end: 10 critics at
+              ratio 4, and 2 critics at ratio 2
+    staged    the same with one batch that is on the device already, so without drawing and gathering
+    features  the same from a replay that keeps the features of four shifts of each picture
+
+Half of each batch is from demonstrations; one update of actor and temperature in each block. Figures of others for these
+units on one H200, measured for the specification, in critic updates a second:
+
+    states    SERL (JAX) 1,044 as its scripts run it, 2,377 with batches already on the device
+    pictures  SERL (10 critics, ratio 4) 22.6, 62.4 with batches on the device; HIL-SERL (2 critics, ratio 2) 32.0 and
+              81.8; LeRobot 0.6.2 (2 critics) 29.3
+
+The backbone's weights are random, which changes no time.
 """
 
 import argparse
@@ -10,7 +23,8 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,95 +33,172 @@ from _table import Row, print_table, write_json
 from serl_suite.agents.rlpd import RLPD
 from serl_suite.agents.rlpd_config import RLPDConfig
 from serl_suite.agents.update_graph import UpdateGraph
-from serl_suite.data.replay import Replay, mixed_sample
+from serl_suite.data.columns import Features
+from serl_suite.data.replay import Batch, Replay, mixed_sample
+from serl_suite.networks.encoder_config import EncoderConfig
 from serl_suite.networks.host import tune_host
 from serl_suite.wire.messages import Step
 from serl_suite.wire.spaces import ArraySpec, EnvSpec
 
-STATE_DIM, ACTION_DIM, BATCH, UTD = 24, 7, 256, 8
-STEPS, EPISODE = 20_000, 50
-CONFIG = RLPDConfig(
-    num_critics=10, critic_subset=2, hidden=(256, 256), batch_size=BATCH, utd=float(UTD), actor_period=UTD
-)
-SPEC = EnvSpec(
-    task="Bench",
-    observation={"state": ArraySpec(shape=(STATE_DIM,), dtype="float32")},
-    action=ArraySpec(shape=(ACTION_DIM,), dtype="float32", low=-1.0, high=1.0),
-)
+BATCH, ACTION_DIM, SIDE, EPISODE = 256, 7, 128, 50
+IMAGE = ArraySpec(shape=(SIDE, SIDE, 3), dtype="uint8")
 ROUNDS = 7
-TARGET = 4500.0
+ENCODER = EncoderConfig(backbone="resnet10", weights="random", frozen=True)
 
 
-def fill(replay: Replay, steps: int, seed: int) -> None:
-    """Episodes of random numbers."""
-    rng = np.random.default_rng(seed)
-    for seq in range(steps):
+class Unit(NamedTuple):
+    """One shape of work."""
+
+    name: str
+    spec: EnvSpec
+    config: RLPDConfig
+    steps: int
+    """Frames in each of both replays: more than any cache holds."""
+    target: float | None
+    others: str
+
+
+def spec_of(state_dim: int, cameras: Sequence[str]) -> EnvSpec:
+    observation = {"state": ArraySpec(shape=(state_dim,), dtype="float32")} | dict.fromkeys(cameras, IMAGE)
+    action = ArraySpec(shape=(ACTION_DIM,), dtype="float32", low=-1.0, high=1.0)
+    return EnvSpec(task="Bench", observation=observation, action=action)
+
+
+def config_of(critics: int, ratio: int, encoder: EncoderConfig) -> RLPDConfig:
+    return RLPDConfig(
+        num_critics=critics, critic_subset=2, hidden=(256, 256), batch_size=BATCH, utd=float(ratio),
+        actor_period=ratio, encoder=encoder,
+    )  # fmt: skip
+
+
+STATES, PICTURES = spec_of(24, ()), spec_of(18, ("front", "wrist"))
+KEPT = EncoderConfig(backbone="resnet10", weights="random", frozen=True, stored_shifts=4)
+UNITS = {
+    "states": [Unit("states, 10 critics, UTD 8", STATES, config_of(10, 8, EncoderConfig()), 20_000, 4500.0, "SERL 1,044")],
+    "pictures": [
+        Unit("pictures, 10 critics, ratio 4", PICTURES, config_of(10, 4, ENCODER), 6000, 300.0, "SERL 22.6"),
+        Unit("pictures, 2 critics, ratio 2", PICTURES, config_of(2, 2, ENCODER), 6000, 300.0, "HIL-SERL 32.0"),
+    ],
+    "features": [
+        Unit("features, 10 critics, ratio 4", PICTURES, config_of(10, 4, KEPT), 6000, 1500.0, ""),
+        Unit("features, 2 critics, ratio 2", PICTURES, config_of(2, 2, KEPT), 6000, 1500.0, ""),
+    ],
+    "staged": [
+        Unit("batch on the device, 10 critics, ratio 4", PICTURES, config_of(10, 4, ENCODER), 600, None, "SERL 62.4"),
+        Unit("batch on the device, 2 critics, ratio 2", PICTURES, config_of(2, 2, ENCODER), 600, None, "HIL-SERL 81.8"),
+    ],
+}  # fmt: skip
+
+
+class Staged(Replay):
+    """Always the same batch once there is one."""
+
+    batch: Batch | None = None
+
+    def gather(self, rows: torch.Tensor, views: torch.Tensor) -> Batch:
+        return super().gather(rows, views) if self.batch is None else self.batch
+
+
+def filled(kind: type[Replay], unit: Unit, seed: int, features: Features | None) -> Replay:
+    """Episodes of random numbers; the same few random pictures again and again, at other places in memory."""
+    rng, spec = np.random.default_rng(seed), unit.spec
+    replay = kind(spec, unit.steps, seed=seed, device="cuda", features=features)
+    pictures = rng.integers(0, 256, (32, *IMAGE.shape), np.uint8)
+    for seq in range(unit.steps):
         index = seq % EPISODE
+        observation = {"state": rng.normal(size=spec.state_dim).astype(np.float32)}
+        observation |= {key: pictures[rng.integers(32)] for key in spec.image_keys}
         step = Step(
-            seq=seq, episode=seq // EPISODE, index=index,
-            observation={"state": rng.normal(size=STATE_DIM).astype(np.float32)},
+            seq=seq, episode=seq // EPISODE, index=index, observation=observation,
             action=None if index == 0 else rng.uniform(-1, 1, ACTION_DIM).astype(np.float32),
             reward=float(index == EPISODE - 1), terminated=index == EPISODE - 1,
         )  # fmt: skip
         replay.insert("bench", step)
+    if isinstance(replay, Staged):
+        replay.batch = replay.sample(BATCH // 2)
+    return replay
 
 
-def updates_per_s(block: Callable[[], object], blocks: int) -> list[float]:
-    """Of each round."""
+def updates_per_s(block: Callable[[], object], updates: int, seconds: float) -> list[float]:
+    """Of each round, which takes about so long."""
+    block()
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    block()
+    torch.cuda.synchronize()
+    blocks = max(2, round(seconds / (time.perf_counter() - start)))
     rates = []
     for _ in range(ROUNDS + 1):
-        torch.cuda.synchronize()
         start = time.perf_counter()
         for _ in range(blocks):
             block()
         torch.cuda.synchronize()
-        rates.append(blocks * UTD / (time.perf_counter() - start))
+        rates.append(blocks * updates / (time.perf_counter() - start))
     return rates[1:]
 
 
+def measure(what: str, unit: Unit) -> list[Row]:
+    agent, ratio = RLPD(unit.config, unit.spec, seed=0, device="cuda"), unit.config.actor_period
+    kind = Staged if what == "staged" else Replay
+    start = time.perf_counter()
+    online, demos = (filled(kind, unit, seed, agent.kept_features()) for seed in (0, 1))
+    torch.cuda.synchronize()
+    insert_us = (time.perf_counter() - start) / unit.steps / 2 * 1e6
+
+    def eager() -> None:
+        for _ in range(ratio):
+            agent.update(mixed_sample(online, demos, BATCH, 0.5))
+
+    one_by_one = statistics.median(updates_per_s(eager, ratio, 0.3))
+    agent = RLPD(unit.config, unit.spec, seed=0, device="cuda")
+    start = time.perf_counter()
+    graph = UpdateGraph(agent, [(online, BATCH // 2), (demos, BATCH // 2)], ratio)
+    compiled_s = time.perf_counter() - start
+    rates = updates_per_s(graph.run, ratio, 0.5)
+    rate, frame = statistics.median(rates), online.nbytes / online.capacity
+    rows = [
+        Row(f"{unit.name}: critic updates/s", f"{rate:.0f} ({min(rates):.0f} to {max(rates):.0f})",
+            f"{one_by_one:.0f} update by update" + (f"; {unit.others}" if unit.others else ""),
+            "" if unit.target is None else f">= {unit.target:.0f}",
+            None if unit.target is None else rate >= unit.target),
+        Row("  compiled in, inserted in, size of a transition",
+            f"{compiled_s:.0f} s, {insert_us:.0f} us, {frame / 1024:.1f} KiB", "",
+            "<= 130 KiB" if what == "features" else "", frame <= 130 * 1024 if what == "features" else None),
+    ]  # fmt: skip
+    if what == "features":
+        rows.append(exactness(agent, online))
+    return rows
+
+
+def exactness(agent: RLPD, kept: Replay) -> Row:
+    """Features in the replay against the backbone in float32 on the same crops."""
+    image = torch.randint(
+        0, 256, (64, *IMAGE.shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    features = agent.kept_features()
+    assert features is not None
+    ours = features.extract(image.cuda()).float().cpu()
+    reference = RLPD(agent.config, agent.spec, seed=0).encoder.features(image)
+    apart = float((ours - reference).norm() / reference.norm())
+    return Row("  features against float32 on a CPU", f"{apart:.4f} apart", "", "<= 0.01", apart <= 0.01)
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", nargs="*", choices=list(UNITS), default=list(UNITS))
     parser.add_argument("--json", metavar="FILE", help="also write the figures there")
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         print("this benchmark needs a CUDA device", file=sys.stderr)
         return 2
     tune_host()
-    replays = [Replay(SPEC, STEPS, seed=seed, device="cuda") for seed in (0, 1)]
-    for seed, replay in enumerate(replays):
-        fill(replay, STEPS, seed)
-    online, demos = replays
-    eager = RLPD(CONFIG, SPEC, seed=0, device="cuda")
-
-    def eager_block() -> None:
-        for _ in range(UTD):
-            eager.update(mixed_sample(online, demos, BATCH, 0.5))
-
-    one_by_one = updates_per_s(eager_block, 10)
-    start = time.perf_counter()
-    graph = UpdateGraph(
-        RLPD(CONFIG, SPEC, seed=0, device="cuda"), [(online, BATCH // 2), (demos, BATCH // 2)], UTD
-    )
-    compiled_s = time.perf_counter() - start
-    at_once = updates_per_s(graph.run, 200)
-    rate = statistics.median(at_once)
-    rows = [
-        Row(
-            "state 24-d, 10 critics, UTD 8: critic updates/s",
-            f"{rate:.0f} ({min(at_once):.0f} to {max(at_once):.0f})",
-            f"{statistics.median(one_by_one):.0f}, update by update",
-            f">= {TARGET:.0f}",
-            rate >= TARGET,
-        ),
-        Row("time to compile and capture", f"{compiled_s:.1f} s", "", "", None),
-        Row(
-            "device",
-            f"{torch.cuda.get_device_name()}, torch {torch.__version__}, Python {platform.python_version()}",
-            "",
-            "",
-            None,
-        ),
-    ]
+    versions = f"torch {torch.__version__}, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}"
+    rows = [Row("device", f"{torch.cuda.get_device_name()}, {versions}", "", "", None)]
+    for what in arguments.only:
+        for unit in UNITS[what]:
+            rows += measure(what, unit)
+            print(*rows[-2][:3], flush=True)
+            torch.cuda.empty_cache()
     passed = print_table("learner", rows)
     write_json(arguments.json, rows)
     return 0 if passed else 1
