@@ -1,0 +1,278 @@
+"""`serl reward`: success classifiers, from recording their pictures to knowing how far to trust them."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import tyro
+
+from serl_suite.cli.commands import Commands, run_command
+from serl_suite.cli.stopping import stop_on_signals
+from serl_suite.cli.typed import as_typed
+from serl_suite.errors import SerlError
+from serl_suite.rewards.config import ClassifierConfig
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from serl_suite.rewards.classifier import RewardModel
+    from serl_suite.rewards.frames import Frames
+    from serl_suite.rewards.frames import Progress as Reading
+    from serl_suite.rewards.scores import Scores
+
+__all__ = ["COMMANDS", "CannotDo", "run"]
+
+RECORD = """Record successes and failures of a task with its cameras, from its scripted expert, one file an episode.
+
+  serl reward record FrankaPegInsert-v0 --n 20
+  serl reward record FrankaPickCube-v0 --n 60 --seed 1 --out rewards/pick-more
+
+Each start is tried twice: once well, with some frames after the success, and once badly: stopped just short of the
+success, beside it, undone after it, or anything at all. Ctrl-C keeps what is recorded."""
+
+TRAIN = """Train a success classifier, and report what it is worth on episodes that it has not seen.
+
+  serl reward train rewards/FrankaPegInsert-v0
+  serl reward train rewards/FrankaPegInsert-v0 runs/peg/disagreements --out peg.safetensors
+  serl reward train rewards/FrankaPickCube-v0 --gate "tcp_pose[2] > -0.1" --hold 3
+  serl train FrankaPickCube-v0 --obs pixels --reward classifier:rewards/FrankaPickCube-v0/classifier.safetensors
+
+Episodes are split in three: the network learns from the first part, temperature and threshold are set on the second,
+and the report is about the third. Steps without a known success are left out."""
+
+EVAL = """Report how good a classifier is: ROC, threshold, calibration, and the frames that it has wrong.
+
+  serl reward eval rewards/FrankaPegInsert-v0/classifier.safetensors
+  serl reward eval rewards/FrankaPegInsert-v0/classifier.safetensors rewards/peg-more
+
+Without DATA, on the test episodes that were put aside in training. With DATA, on its episodes, those left out that the
+classifier was trained or calibrated on."""
+
+RELABEL = """Judge a run's episodes again with a classifier, into a new folder of episodes.
+
+  serl reward relabel runs/pick --model rewards/FrankaPickCube-v0/classifier.safetensors --out demos/relabelled
+
+An episode ends where the classifier declares success, with reward 1; without that it ends as cut off by time, with
+none. The run itself is not changed."""
+
+SHIFT = """Measure a classifier under other light and moved cameras, in the twin.
+
+  serl reward shift rewards/FrankaPegInsert-v0/classifier.safetensors
+  serl reward shift rewards/FrankaPegInsert-v0/classifier.safetensors rewards/peg-more --episodes 20
+
+Held-out episodes are done again, action by action, and seen under each change: light brighter and darker, warmer and
+colder, out of focus, and each camera moved and turned a little."""
+
+MODEL_NAME = "classifier.safetensors"
+
+
+class CannotDo(SerlError):
+    """Nothing can be done as asked."""
+
+
+class _Record(msgspec.Struct, frozen=True, kw_only=True):
+    task: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASK")]
+    """Gymnasium id of the task; `serl tasks` lists ours."""
+    n: int = 20
+    """Starts; from each, one success and one failure."""
+    noise: float = 0.2
+    """Standard deviation of the expert's action noise, in action units."""
+    seed: int = 0
+    """Of environment, noise and failures."""
+    out: Path | None = None
+    """Folder for the files, empty or new; rewards/TASK by default."""
+    cameras: tuple[str, ...] = ("front", "wrist")
+    """Cameras to see with."""
+
+
+class _Train(ClassifierConfig, frozen=True, kw_only=True):
+    data: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+    """Folder of episodes, or an episode file."""
+    more: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="DATA")] = ()
+    """Any number of others."""
+    out: Path | None = None
+    """File for the classifier; DATA/classifier.safetensors by default."""
+    cameras: tuple[str, ...] = ()
+    """Cameras to see with; by default all that were recorded."""
+    device: str = "cpu"
+    """cpu, or cuda."""
+
+
+class _Eval(msgspec.Struct, frozen=True, kw_only=True):
+    model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """File of `serl reward train`."""
+    data: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="DATA")] = ()
+    """Folders of episodes, or episode files; by default the test episodes put aside in training."""
+    out: Path | None = None
+    """Folder for the report; by default one beside the model, named like it."""
+    device: str = "cpu"
+    """cpu, or cuda."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one of the commands; 0 success, 1 failure, 2 wrong usage, 130 interrupted.
+
+    Raises:
+        SerlError: Says what is wrong and what to do.
+    """
+    return run_command("serl reward", COMMANDS, arguments)
+
+
+def _record(arguments: Sequence[str]) -> int:
+    chosen = tyro.cli(_Record, args=list(arguments), prog="serl reward record", description=RECORD)
+    folder = chosen.out or Path("rewards") / chosen.task.replace("/", "_")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise CannotDo(f"{folder} is not empty; give another folder by --out, or move that one away")
+    stop = stop_on_signals()
+    from serl_suite.cli.main import EXIT_INTERRUPTED
+    from serl_suite.nodes.environment import Environment
+    from serl_suite.nodes.reward_recording import record_attempts
+
+    environment = Environment(chosen.task, cameras=chosen.cameras)
+    episodes = frames = successes = 0
+    try:
+        attempts = record_attempts(environment, folder, starts=chosen.n, noise=chosen.noise, seed=chosen.seed)
+        with _bar("recording", 2 * chosen.n) as (progress, bar):
+            for episode, kind in attempts:
+                episodes, frames = episodes + 1, frames + len(episode.steps)
+                successes += sum(bool(step.success) for step in episode.steps)
+                progress.update(bar, completed=episodes, note=kind)
+                if stop.is_set():
+                    break
+    finally:
+        environment.close()
+    print(  # noqa: T201
+        f"{episodes} episodes in {folder}: {frames} frames, {successes} of them successes; train on them: "
+        + as_typed(f"serl reward train {folder}")
+    )
+    return 0 if episodes == 2 * chosen.n else EXIT_INTERRUPTED
+
+
+def _train(arguments: Sequence[str]) -> int:
+    chosen = tyro.cli(_Train, args=list(arguments), prog="serl reward train", description=TRAIN)
+    config = ClassifierConfig(**{name: getattr(chosen, name) for name in ClassifierConfig.__struct_fields__})
+    data = (chosen.data, *chosen.more)
+    beside = chosen.data if chosen.data.is_dir() else chosen.data.parent
+    path = chosen.out or beside / MODEL_NAME
+    stop = stop_on_signals()
+    from serl_suite.cli.main import EXIT_INTERRUPTED
+    from serl_suite.networks.host import check_device, tune_host
+    from serl_suite.rewards.training import Training
+
+    check_device(chosen.device)
+    tune_host()
+    with _reading() as progress:
+        frames = _read(data, chosen.cameras, progress)
+    training = Training(frames, config, data, chosen.device)
+    with _bar("training", config.epochs) as (progress, bar):
+        for epoch in training.epochs():
+            note = f"loss {epoch.loss:.3g}, accuracy {100 * epoch.accuracy:.1f} %"
+            progress.update(bar, completed=epoch.number, note=note)
+            if stop.is_set() and epoch.number < config.epochs:
+                print("Stopped; no classifier was written.")  # noqa: T201
+                return EXIT_INTERRUPTED
+    model = training.finish()
+    model.save(path)
+    _report(model, frames.only(model.card.parts.test), path, None)
+    print(f"Classifier: {path}; use it: serl train {model.card.task} --obs pixels --reward classifier:{path}")  # noqa: T201
+    return 0
+
+
+def _eval(arguments: Sequence[str]) -> int:
+    chosen = tyro.cli(_Eval, args=list(arguments), prog="serl reward eval", description=EVAL)
+    from serl_suite.networks.host import check_device, tune_host
+    from serl_suite.rewards.classifier import RewardModel
+
+    check_device(chosen.device)
+    tune_host()
+    model = RewardModel.load(chosen.model, chosen.device)
+    _report(model, _held_out(model, chosen.data), chosen.model, chosen.out)
+    return 0
+
+
+def _held_out(model: "RewardModel", data: Sequence[Path]) -> "Frames":
+    """The test episodes, or all of `data` that training has not seen.
+
+    Raises:
+        CannotDo: There are none.
+    """
+    places = data or tuple(Path(place) for place in model.card.data)
+    with _reading() as progress:
+        frames = _read(places, model.card.cameras, progress)
+    parts = model.card.parts
+    left = frames.without(parts.training + parts.calibration) if data else frames.only(parts.test)
+    if frames.classes != model.card.classes:
+        raise CannotDo(
+            f"{places[0]} has classes {', '.join(frames.classes)}, the classifier {', '.join(model.card.classes)}; "
+            "label the episodes alike"
+        )
+    if not left.clips:
+        raise CannotDo(
+            f"no episode in {', '.join(map(str, places))} is new to the classifier; record others, with another "
+            f"seed: serl reward record {model.card.task} --seed 1 --out FOLDER"
+        )
+    if dropped := len(frames.clips) - len(left.clips):
+        print(f"{dropped} episodes left out: training has seen them")  # noqa: T201
+    return left
+
+
+def _read(data: Sequence[Path], cameras: Sequence[str], progress: "Reading") -> "Frames":
+    from serl_suite.rewards.frames import read_frames
+
+    return read_frames(data, cameras, progress)
+
+
+def _report(model: "RewardModel", frames: "Frames", path: Path, folder: Path | None) -> None:
+    from serl_suite.nodes.reward_report import write_reward_report
+    from serl_suite.rewards.scores import score
+
+    scores = score(model, frames)
+    page = write_reward_report(model, frames, scores, folder or path.with_name(f"{path.stem}-report"))
+    print(_summary(scores, model))  # noqa: T201
+    print(f"Report: {page}")  # noqa: T201
+
+
+def _summary(scores: "Scores", model: "RewardModel") -> str:
+    s = scores.summary()
+    return "\n".join(
+        [
+            f"{model.card.task}: {s['frames']} held-out frames of {s['episodes']} episodes, {s['success_frames']} "
+            "of them successes",
+            f"  accuracy           {100 * s['accuracy']:.2f} %, at the threshold {model.card.threshold:.3f}",
+            f"  false positives    {100 * s['false_positive_rate']:.2f} % of failure frames ({s['false_positives']})",
+            f"  false negatives    {100 * s['false_negative_rate']:.2f} % of success frames ({s['false_negatives']})",
+            f"  calibration error  {s['calibration_error']:.3f}; area below the ROC curve {s['roc_area']:.4f}",
+            f"  in use             {s['episodes_falsely_declared']} of {s['episodes']} episodes falsely declared, "
+            f"{s['episodes_found']} of {s['episodes_with_success']} successes found, "
+            f"{s['median_delay_frames']:.0f} frames late in the median",
+        ]
+    )
+
+
+@contextmanager
+def _bar(what: str, total: int) -> Iterator[tuple["Progress", "TaskID"]]:
+    """A progress bar with a note."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(bar_width=40), MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns) as progress:
+        yield progress, progress.add_task(what, total=total, note="")
+
+
+@contextmanager
+def _reading() -> Iterator["Reading"]:
+    with _bar("reading episodes", 0) as (progress, bar):
+        yield lambda done, count: progress.update(bar, completed=done, total=count)
+
+
+COMMANDS: Commands = {
+    "record": (_record, "record successes and failures with a task's cameras"),
+    "train": (_train, "train a classifier, and report on episodes it has not seen"),
+    "eval": (_eval, "report on a classifier: ROC, threshold, calibration, wrong frames"),
+}
+"""What follows `serl reward`, and one line of help each."""

@@ -1,0 +1,170 @@
+"""The classifier's network, and its file: pictures of several cameras to the probability of each class."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, relu
+
+from serl_suite.data.checkpoint import BadCheckpoint, load_checkpoint, save_checkpoint
+from serl_suite.networks.encoder import PixelEncoder
+from serl_suite.networks.encoder_config import RANDOM, BadEncoder
+from serl_suite.rewards.calibration import log_softmax
+from serl_suite.rewards.config import BadClassifier, ClassifierConfig
+from serl_suite.rewards.frames import Frames, Parts
+from serl_suite.rewards.gate import parse_gate
+
+__all__ = ["Card", "Classifier", "RewardModel"]
+
+KIND, FORMAT = "reward classifier", 1
+CHUNK = 256
+"""Frames that are judged at once."""
+Pictures = Mapping[str, npt.NDArray[np.uint8]]
+
+
+class Classifier(nn.Module):
+    """`PixelEncoder`, a hidden layer with ReLU, and a logit for each class.
+
+    Args:
+        cameras: Their names.
+        side: Of the square pictures [pixels].
+        classes: How many.
+        config: Names the backbone, too.
+        generator: Draws the weights; on the CPU.
+
+    Raises:
+        BadEncoder: There is no such backbone, or its weights do not fit.
+    """
+
+    def __init__(
+        self,
+        cameras: Sequence[str],
+        side: int,
+        classes: int,
+        config: ClassifierConfig,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.encoder = PixelEncoder(cameras, side, 0, config.encoder, generator)
+        self.hidden = nn.Parameter(_he((config.hidden, self.encoder.width), generator))
+        self.hidden_bias = nn.Parameter(torch.zeros(config.hidden))
+        self.out = nn.Parameter(_he((classes, config.hidden), generator))
+        self.out_bias = nn.Parameter(torch.zeros(classes))
+
+    def forward(self, pictures: Mapping[str, Tensor]) -> Tensor:
+        """Shape of each: (n, side, side, 3), uint8 -> (n, classes)"""
+        seen = self.encoder.see(pictures)
+        y = self.encoder(seen, seen.new_zeros(seen.shape[1], 0, dtype=torch.float32))
+        return linear(relu(linear(y, self.hidden, self.hidden_bias)), self.out, self.out_bias)
+
+
+class Card(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a classifier beside its weights."""
+
+    kind: str = KIND
+    format: int = FORMAT
+    task: str
+    """That it was trained on."""
+    cameras: tuple[str, ...]
+    side: int
+    """Of the square pictures [pixels]."""
+    classes: tuple[str, ...]
+    success: str
+    config: ClassifierConfig
+    log_prior: tuple[float, ...]
+    """Of the classes in the training frames."""
+    temperature: float
+    threshold: float
+    """A frame at or above it is taken for a success."""
+    data: tuple[str, ...]
+    """Where the episodes lay."""
+    parts: Parts
+
+
+class RewardModel:
+    """A trained classifier.
+
+    Args:
+        network: On the device to compute on.
+        card: What goes with it.
+    """
+
+    def __init__(self, network: Classifier, card: Card) -> None:
+        self.network, self.card = network.eval(), card
+        self.gate = parse_gate(card.config.gate)
+        self._success = card.classes.index(card.success)
+        self._log_prior = np.array(card.log_prior)
+        self._device = network.out.device
+
+    @classmethod
+    def load(cls, path: Path, device: str = "cpu") -> "RewardModel":
+        """Reads a file of `save`.
+
+        Raises:
+            BadClassifier: It is none, is damaged, or its weights are of another architecture than it says.
+        """
+        try:
+            tensors, meta = load_checkpoint(path)
+            card = msgspec.convert(meta, Card)
+        except (BadCheckpoint, msgspec.ValidationError, BadEncoder) as error:
+            raise BadClassifier(
+                f"{path} is no classifier ({error}); make one with `serl reward train DATA`"
+            ) from error
+        if (card.kind, card.format) != (KIND, FORMAT):
+            raise BadClassifier(
+                f"{path} is a {card.kind} of format {card.format}; this version reads {KIND} {FORMAT}"
+            )
+        # All weights come from the file, so the one that the backbone once began with is not looked for.
+        encoder = msgspec.structs.replace(card.config.encoder, weights=RANDOM)
+        config = msgspec.structs.replace(card.config, encoder=encoder)
+        network = Classifier(card.cameras, card.side, len(card.classes), config, torch.Generator())
+        try:
+            network.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise BadClassifier(
+                f"{path} holds weights of another architecture than the {encoder.backbone} it names ({error}); train "
+                "it again with `serl reward train DATA`"
+            ) from error
+        return cls(network.to(device), card)
+
+    def save(self, path: Path) -> None:
+        """Writes weights and card as one file.
+
+        Raises:
+            DiskFull: Nothing was written.
+        """
+        save_checkpoint(path, self.network.state_dict(), msgspec.to_builtins(self.card))
+
+    @torch.inference_mode()
+    def logits(self, pictures: Pictures) -> npt.NDArray[np.float64]:
+        """Before temperature and prior. Shape of each: (n, side, side, 3) -> (n, classes)"""
+        tensors = {camera: torch.as_tensor(pictures[camera]) for camera in self.card.cameras}
+        count = len(tensors[self.card.cameras[0]])
+        out = np.empty((count, len(self.card.classes)))
+        for start in range(0, count, CHUNK):
+            part = {camera: t[start : start + CHUNK].to(self._device) for camera, t in tensors.items()}
+            out[start : start + CHUNK] = self.network(part).float().cpu().numpy()
+        return out
+
+    def probabilities(self, pictures: Pictures) -> npt.NDArray[np.float64]:
+        """Of each class. Shape of each: (n, side, side, 3) -> (n, classes)"""
+        return np.exp(log_softmax(self.logits(pictures) / self.card.temperature + self._log_prior))
+
+    def success_probability(self, pictures: Pictures) -> npt.NDArray[np.float64]:
+        """Shape of each: (n, side, side, 3) -> (n,)"""
+        success: npt.NDArray[np.float64] = self.probabilities(pictures)[:, self._success]
+        return success
+
+    def judge_frames(self, frames: Frames) -> npt.NDArray[np.float64]:
+        """Probabilities of all frames' classes, clip after clip. Shape: (n, classes)"""
+        parts = [self.probabilities(clip.pictures) for clip in frames.clips]
+        return np.concatenate([np.zeros((0, len(self.card.classes))), *parts])
+
+
+def _he(shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+    weights: Tensor = torch.randn(shape, generator=generator) * (2.0 / shape[1]) ** 0.5
+    return weights

@@ -1,0 +1,58 @@
+"""Settings of a classifier; without torch, so that a command line is read before that is imported."""
+
+import msgspec
+
+from serl_suite.errors import SerlError
+from serl_suite.networks.encoder_config import EncoderConfig
+
+__all__ = ["BadClassifier", "ClassifierConfig"]
+
+
+class BadClassifier(SerlError):
+    """Settings, a file or data that give no classifier; says which, and what to do."""
+
+
+class ClassifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a classifier is made, and trained."""
+
+    encoder: EncoderConfig = EncoderConfig(width=64)
+    """How pictures are seen."""
+    hidden: int = 128
+    """Width of the layer after the encoder."""
+    epochs: int = 30
+    """Passes over all training frames."""
+    batch: int = 64
+    """Frames of an update."""
+    learning_rate: float = 2e-3
+    """Of Adam at the start; it falls to zero along a cosine."""
+    weight_decay: float = 1e-2
+    """Decoupled, as in AdamW."""
+    brightness: float = 0.2
+    """Largest random change of brightness, as a share of white."""
+    contrast: float = 0.2
+    """Largest random change of contrast, as a factor about 1."""
+    hue_deg: float = 12.0
+    """Largest random turn of the hues [degrees]."""
+    calibration_share: float = 0.2
+    """Of the episodes: they set temperature and threshold."""
+    test_share: float = 0.2
+    """Of the episodes: nothing is set by them, they are what the report is about."""
+    target_fpr: float = 0.002
+    """Largest share of failure frames that may pass the threshold, on the calibration episodes."""
+    hold: int = 2
+    """In use, so many frames in a row must be seen as a success before one is declared."""
+    gate: str = ""
+    """What the state must show, too, before a success is declared: `tcp_pose[2] > 0.05, gripper[0] < 0.6`."""
+    seed: int = 0
+    """Of split, weights and augmentation."""
+
+    def __post_init__(self) -> None:
+        shares = (self.calibration_share, self.test_share)
+        if min(shares) <= 0 or sum(shares) >= 1:
+            raise BadClassifier(
+                "calibration_share and test_share are positive, and leave something for training"
+            )
+        if min(self.hidden, self.epochs, self.batch, self.hold) < 1:
+            raise BadClassifier("hidden, epochs, batch and hold are 1 or more")
+        if not 0 < self.target_fpr < 1:
+            raise BadClassifier(f"target_fpr is {self.target_fpr}; give a share such as 0.002")

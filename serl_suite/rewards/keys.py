@@ -1,0 +1,82 @@
+"""A person's key press as reward: a terminal read without waiting for it."""
+
+import os
+import select
+import termios
+import tty
+
+from serl_suite.errors import SerlError
+from serl_suite.rewards.reward import Verdict
+from serl_suite.wire.messages import Observation
+
+__all__ = ["KeyReward", "NoTerminal"]
+
+SUCCESS, FAILURE = frozenset(b"s \r\n"), frozenset(b"f\x7f")
+"""s, space and Enter; f and backspace."""
+
+
+class NoTerminal(SerlError):
+    """There is no terminal to press a key at."""
+
+
+class KeyReward:
+    """s, space or Enter marks a success, f or backspace a failure; the last one pressed since the last look counts.
+
+    The terminal gives each key at once and unseen while this is open; Ctrl-C works as ever. What was pressed before an
+    episode began does not count.
+
+    Args:
+        terminal: Path of the device.
+
+    Raises:
+        NoTerminal: It is none, or cannot be opened.
+    """
+
+    def __init__(self, terminal: str) -> None:
+        try:
+            self._device = os.open(terminal, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
+        except OSError as error:
+            raise NoTerminal(
+                f"no key can be read from {terminal} ({error.strerror}); start this in a terminal, or name "
+                "one: --reward key:DEVICE, with what `tty` prints there"
+            ) from error
+        try:
+            self._before = termios.tcgetattr(self._device)
+            tty.setcbreak(self._device, termios.TCSANOW)
+        except termios.error as error:
+            os.close(self._device)
+            raise NoTerminal(f"{terminal} is no terminal; name what `tty` prints in one") from error
+        self._open = True
+
+    def reset(self) -> None:
+        """Forgets what was pressed until now."""
+        self._pressed()
+
+    def judge(self, observation: Observation, truth: bool | None = None) -> Verdict:
+        """What was pressed since the last call; takes microseconds."""
+        for key in reversed(self._pressed()):
+            if key in SUCCESS:
+                return Verdict(True, 1.0)
+            if key in FAILURE:
+                return Verdict(False, 0.0, failure=True)
+        return Verdict(False, 0.0)
+
+    def close(self) -> None:
+        """Gives the terminal back as it was; twice is once."""
+        if self._open:
+            self._open = False
+            termios.tcsetattr(self._device, termios.TCSANOW, self._before)
+            os.close(self._device)
+
+    def _pressed(self) -> bytes:
+        """Raises: NoTerminal, where it went away."""
+        pressed = b""
+        try:
+            while select.select([self._device], [], [], 0)[0]:
+                chunk = os.read(self._device, 256)
+                if not chunk:
+                    break
+                pressed += chunk
+        except OSError as error:
+            raise NoTerminal(f"the terminal went away ({error.strerror}); start again in another") from error
+        return pressed

@@ -1,0 +1,74 @@
+"""Pictures that must not be judged or learned from: black ones, and ones that stand still while the robot moves."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from serl_suite.errors import SerlError
+from serl_suite.wire.messages import Observation
+from serl_suite.wire.spaces import EnvSpec
+
+__all__ = ["BadPicture", "PictureWatch"]
+
+BLACK = 8
+"""Of 255: no pixel of a black picture is brighter, a covered camera's noise included."""
+EVERY = 4
+"""Pixel in each direction that is looked at."""
+STILL_S = 1.0
+MOVED = 0.01
+"""Change of any number of the state [m, rad, N, ...]. A twin at rest shows the same picture for long, and rightly so; a
+real camera's noise never repeats itself, and a real sensor's neither."""
+
+
+class BadPicture(SerlError):
+    """A camera shows black, or has stopped."""
+
+
+class PictureWatch:
+    """Looks at the pictures of an episode in order.
+
+    Args:
+        cameras: Whose pictures to look at.
+        spec: Of the environment.
+    """
+
+    def __init__(self, cameras: Sequence[str], spec: EnvSpec) -> None:
+        self._cameras, self._spec = tuple(cameras), spec
+        self._most = max(1, round(STILL_S * spec.rate_hz))
+        self.reset()
+
+    def reset(self) -> None:
+        """An episode begins."""
+        self._since: dict[str, tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]] = {}
+        self._repeats = dict.fromkeys(self._cameras, 0)
+
+    def check(self, observation: Observation) -> None:
+        """Looks at the next observation.
+
+        Raises:
+            BadPicture: Naming the camera.
+        """
+        state = self._spec.flatten(observation) if self._spec.state_keys else np.zeros(0, np.float32)
+        for camera in self._cameras:
+            picture = observation[camera]
+            if picture[::EVERY, ::EVERY].max() <= BLACK:
+                raise BadPicture(
+                    f"camera {camera} shows black; take off its cover, turn on the light, or look at its exposure"
+                )
+            self._check_moves(camera, picture, state)
+
+    def _check_moves(
+        self, camera: str, picture: npt.NDArray[np.uint8], state: npt.NDArray[np.float32]
+    ) -> None:
+        first = self._since.get(camera)
+        if first is None or not np.array_equal(first[0], picture):
+            self._since[camera], self._repeats[camera] = (picture, state), 0
+            return
+        self._repeats[camera] += 1
+        moved = not state.size or bool(np.abs(state - first[1]).max() > MOVED)
+        if self._repeats[camera] >= self._most and moved:
+            raise BadPicture(
+                f"camera {camera} has shown the same picture for {self._repeats[camera] / self._spec.rate_hz:.1f} s "
+                "while the robot moved; reconnect it (`serl camera list` shows what answers)"
+            )
