@@ -133,7 +133,12 @@ def _verdict(result: "EvaluationResult", folder: "RunFolder") -> str:
     low, high = wilson_interval(result.successes, count)
     mark = folder.config.evaluation.pass_at
     verdict = "passed" if result.success_rate >= mark else "not passed"
+    judged = (
+        ""
+        if result.false_positives is None
+        else f"; {result.false_positives} of {count} ended as a success that was none"
+    )
     return (
         f"{result.task}: {result.successes} of {count} succeeded, 95 % interval {100 * low:.1f} to {100 * high:.1f} %; "
-        f"{verdict} (the mark is {100 * mark:.0f} %)"
+        f"{verdict} (the mark is {100 * mark:.0f} %){judged}"
     )

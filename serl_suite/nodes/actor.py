@@ -74,7 +74,7 @@ class Actor:
         self._address = address
         self._has_keys = keys is not None
         self._lockstep = config.actor.pace == "lockstep"
-        self._environment = Environment.of(config)
+        self._environment = Environment.of(config, disagreements=metrics.parent / "disagreements")
         self._client = ActorClient(
             address,
             uuid.uuid4().hex,

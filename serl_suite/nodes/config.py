@@ -115,6 +115,9 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Gymnasium id; `serl tasks` lists ours, any other with Box or Dict observations and Box actions works."""
     obs: Literal["state", "pixels"] = "state"
     """state: what the task tells of itself, which only a simulation can. pixels: cameras and proprioception."""
+    reward: str = "task"
+    """Who judges success. task: the task itself. classifier:MODEL: a file of `serl reward train`, by the cameras.
+    key: a person at this terminal; key:DEVICE: at another one."""
     rig: RigFile = None
     """The rig to train on, such as hardware/rigs/twin.yaml; by default the task's own simulation in this process."""
     seed: int = 0

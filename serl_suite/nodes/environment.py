@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import importlib.metadata
 import logging
+from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
 import gymnasium
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from serl_suite.data.actions import ActionScale
 from serl_suite.errors import SerlError
 from serl_suite.nodes.config import TrainConfig
+from serl_suite.rewards.reward import make_reward
 from serl_suite.rig import Rig
 from serl_suite.wire.messages import Observation
 from serl_suite.wire.spaces import EnvSpec, env_spec
@@ -46,9 +48,13 @@ class Environment:
         image_size: Side of their pictures; passed as `image_size=` where there are any.
         rig: What to run on; passed as `rig=` when there is one.
         render_mode: Passed through.
+        reward: Who judges success, as `make_reward` names it; `task`: the environment itself.
+        disagreements: Where a classifier's errors are kept.
 
     Raises:
         EnvironmentFailure: Unknown id, missing dependency or refused argument.
+        BadClassifier: No such reward, or one for other cameras.
+        NoTerminal: There is nobody to press a key.
         UnsupportedSpace: The spaces are not Box or Dict of Box (observations) and Box (actions).
     """
 
@@ -61,6 +67,8 @@ class Environment:
         image_size: int | None = None,
         rig: Rig | None = None,
         render_mode: str | None = None,
+        reward: str = "task",
+        disagreements: Path | None = None,
     ) -> None:
         arguments: dict[str, Any] = {"obs": obs} if obs == "pixels" else {}
         if cameras:
@@ -73,9 +81,20 @@ class Environment:
         self.spec: EnvSpec = env_spec(task, self.env)
         self.scale = ActionScale(self.spec.action)
         """From the agent's [-1, 1] to the action space and back."""
+        self.truth: bool | None = None
+        """Whether the environment itself sees a success in the newest observation; None: it does not tell."""
+        self._judge = None if reward == "task" else make_reward(reward, self.spec, disagreements)
+        self._steps = 0
 
     @classmethod
-    def of(cls, config: TrainConfig, *, rig: Rig | None = None, render_mode: str | None = None) -> Self:
+    def of(
+        cls,
+        config: TrainConfig,
+        *,
+        rig: Rig | None = None,
+        render_mode: str | None = None,
+        disagreements: Path | None = None,
+    ) -> Self:
         """As a run is configured; on another rig than the run's, where one is given."""
         return cls(
             config.task,
@@ -84,12 +103,18 @@ class Environment:
             image_size=config.actor.image_size,
             rig=rig or config.rig,
             render_mode=render_mode,
+            reward=config.reward,
+            disagreements=disagreements,
         )
 
     def reset(self, seed: int | None = None) -> Observation:
         """Starts an episode and returns its first observation."""
         observation, _ = self.env.reset(seed=seed)
-        return self.spec.wrap(observation)
+        wrapped, self._steps = self.spec.wrap(observation), 0
+        if self._judge is not None:
+            self._judge.reset()
+            self._judge.judge(wrapped)
+        return wrapped
 
     def step(self, action: npt.NDArray[np.float32]) -> tuple[Observation, float, bool, bool, bool | None]:
         """Takes one step.
@@ -98,10 +123,12 @@ class Environment:
             action: In the action space's own units and bounds (`scale.to_env`). Shape: (action_dim,).
 
         Returns:
-            Observation, reward, terminated, truncated, and success where the environment tells it.
+            Observation, reward, terminated, truncated, and success where the environment, or who judges in its place,
+            tells it.
 
         Raises:
             EnvironmentFailure: The action is not finite; nothing has moved.
+            BadPicture: A camera that a classifier judges by shows black, or the same picture for too long.
         """
         if not np.isfinite(action).all():
             raise EnvironmentFailure(
@@ -109,8 +136,16 @@ class Environment:
             )
         shaped = action.reshape(self.env.action_space.shape)
         observation, reward, terminated, truncated, info = self.env.step(shaped)
-        success = info.get("is_success", info.get("success"))
-        return self.spec.wrap(observation), float(reward), bool(terminated), bool(truncated), _flag(success)
+        self.truth = _flag(info.get("is_success", info.get("success")))
+        wrapped, self._steps = self.spec.wrap(observation), self._steps + 1
+        if self._judge is None:
+            return wrapped, float(reward), bool(terminated), bool(truncated), self.truth
+        verdict = self._judge.judge(wrapped, self.truth)
+        # What only a simulation knows must not end an episode; a fall or a stop does.
+        over = verdict.success or verdict.failure or bool(terminated and not self.truth)
+        limit = getattr(self.env.unwrapped, "max_steps", None)
+        late = bool(truncated) or (limit is not None and self._steps >= limit)
+        return wrapped, float(verdict.success), over, late and not over, verdict.success
 
     def make_expert(self, noise: float, seed: int) -> Expert:
         """Returns the task's scripted expert.
@@ -135,6 +170,8 @@ class Environment:
         return np.asarray(self.env.render(), np.uint8)
 
     def close(self) -> None:
+        if self._judge is not None:
+            self._judge.close()
         self.env.close()
 
 

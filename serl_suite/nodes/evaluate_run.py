@@ -77,10 +77,13 @@ def evaluate_run(
     environment = _WatchedEnvironment.of(config, rig=rig)
     try:
         policy, version = _load_policy(folder, environment, seed)
-        outcomes = []
-        for outcome in evaluate(
+        outcomes, false_positives = [], 0
+        for judged in evaluate(
             environment, policy, episodes=episodes, seed=LAST_EVALUATION + seed, should_stop=should_stop
         ):
+            truth = environment.truth  # decides where there is one, whoever judged
+            outcome = judged if truth is None else msgspec.structs.replace(judged, success=truth)
+            false_positives += judged.success and not outcome.success
             outcomes.append(outcome)
             progress(outcome)
     finally:
@@ -94,6 +97,7 @@ def evaluate_run(
         rate_hz=environment.spec.rate_hz,
         knows_success=environment.knows_success,
         episodes=outcomes,
+        false_positives=None if config.reward == "task" else false_positives,
         demo_lengths=[read_info(path).last_index for path in sorted(folder.demos.glob("*.parquet"))],
     )
     for name in ("evaluation.mp4", "evaluation.gif"):

@@ -28,6 +28,8 @@ class EvaluationResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     knows_success: bool
     """Whether the environment tells success; without it only returns are meaningful."""
     episodes: list[EpisodeOutcome]
+    false_positives: int | None = None
+    """Where a classifier judged: episodes that it ended as a success and the environment saw none."""
     demo_lengths: list[int] = []
     """Steps of each demonstration, to compare cycle times."""
 
