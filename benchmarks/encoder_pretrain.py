@@ -25,14 +25,14 @@ from serl_suite.networks.ensemble import EnsembleMLP
 from serl_suite.networks.host import tune_host
 from serl_suite.nodes.environment import Environment
 from serl_suite.nodes.pretrain import PretrainConfig, train_backbone
-from serl_suite.nodes.pretrain_pictures import Album, Pictures, rendered
+from serl_suite.nodes.pretrain_pictures import Album, Pairs, rendered
 
 TASK, CAMERAS, SIDE = "FrankaPickCube-v0", ("front", "wrist"), 64
 LENGTHS, NOISES = (2, 20), (0.1, 0.5)
 HELD_OUT = 0.25
 """Share of the episodes, the last ones."""
-BATCH, LEARNING_RATE = 256, 1e-3
-TARGET_SHARE = 0.5
+BATCH, LEARNING_RATE = 128, 1e-3
+TARGET_SHARE = 0.7
 
 
 class Labelled(NamedTuple):
@@ -60,14 +60,14 @@ class Errors(NamedTuple):
         return f"{self.across:.1f} mm ({self.median:.1f}, {self.space:.1f})"
 
 
-def look(count: int) -> tuple[Pictures, float]:
-    """Pictures of the twin as `serl encoder pretrain` takes them, and how long that took [s]."""
+def look(count: int) -> tuple[Pairs, float]:
+    """Looks at the twin as `serl encoder pretrain` takes them, and how long that took [s]."""
     environment = Environment(TASK, obs="pixels", cameras=CAMERAS, image_size=SIDE)
     album, start = Album(SIDE, count, 0), time.perf_counter()
-    for name, picture in islice(rendered(environment, 0), count):
-        album.add(name, picture)
+    for pair in islice(rendered(environment, 0), count):
+        album.add(pair)
     environment.close()
-    return album.pictures(), time.perf_counter() - start
+    return album.pairs(), time.perf_counter() - start
 
 
 def label(steps: int) -> Labelled:
@@ -147,20 +147,20 @@ def errors_of(places: Tensor, data: Labelled) -> Errors:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--renders", type=int, default=4000, help="pictures to pretrain on, without labels")
+    parser.add_argument("--renders", type=int, default=4000, help="looks to pretrain on, without labels")
     parser.add_argument("--updates", type=int, default=PretrainConfig().updates, help="of pretraining")
     parser.add_argument(
-        "--labelled", type=int, default=3000, help="steps with labels, a quarter of them held out"
+        "--labelled", type=int, default=2600, help="steps with labels, a quarter of them held out"
     )
-    parser.add_argument("--probe-updates", type=int, default=1500)
+    parser.add_argument("--probe-updates", type=int, default=600)
     parser.add_argument("--json", help="file for the figures")
     args = parser.parse_args()
     tune_host()
-    pictures, looking = look(args.renders)
+    pairs, looking = look(args.renders)
     data = label(args.labelled)
     start = time.process_time()
     config = PretrainConfig(side=SIDE, updates=args.updates)
-    pretrained = train_backbone(config, pictures, lambda update, loss: None, Event())
+    pretrained = train_backbone(config, pairs, lambda update, loss: None, Event())
     training = time.process_time() - start
     assert pretrained is not None
     generator = torch.Generator().manual_seed(0)
@@ -174,7 +174,7 @@ def main() -> int:
         Row("frozen, pretrained", str(seeing), f"frozen, random {blind}", f"<= {TARGET_SHARE} of it",
             seeing.across <= TARGET_SHARE * blind.across),
         Row("  learned with the labels, not frozen", str(best), f"mean place {guess}", "", None),
-        Row(f"pretraining, {len(pictures.images)} pictures, one thread", f"{training:.0f} s", "", "<= 180 s",
+        Row(f"pretraining, {len(pairs.eyes)} looks, one thread", f"{training:.0f} s", "", "<= 180 s",
             training <= 180),
         Row("  rendering them, whatever else the machine does", f"{looking:.0f} s", "", "", None),
     ]  # fmt: skip

@@ -14,7 +14,7 @@ from serl_suite.cli.stopping import stop_on_signals
 from serl_suite.errors import SerlError
 
 if TYPE_CHECKING:
-    from serl_suite.nodes.pretrain_pictures import Album, Pictures
+    from serl_suite.nodes.pretrain_pictures import Album, Pairs
 
 __all__ = ["CannotPretrain", "run"]
 
@@ -26,8 +26,8 @@ DESCRIPTION = """Train an image backbone on pictures alone: no labels, no reward
   SERL_WEIGHTS=weights serl train FrankaPickCube-v0 --obs pixels --agent.encoder.frozen --agent.encoder.weights pick
 
 Pictures come from every camera of recorded episodes (run folders, demonstrations, files) and, with --task, from its
-twin, where a scripted expert and random motions move the robot. The backbone learns to describe what differs from the
-usual picture of a camera, and where. Frozen, it then needs to look at each picture only once."""
+twin, where a scripted expert and random motions move the robot. The backbone learns to tell which action came between
+two pictures, and what a picture shows where half of it is hidden. Frozen, it looks at each picture only once."""
 
 
 class CannotPretrain(SerlError):
@@ -35,29 +35,29 @@ class CannotPretrain(SerlError):
 
 
 class _Arguments(msgspec.Struct, frozen=True, kw_only=True):
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUNS")] = ()
     """Run folders, folders of demonstrations, or episode files, with cameras."""
-    task: str | None = None
+    task: Annotated[str | None, tyro.conf.arg(metavar="TASK")] = None
     """Gymnasium id of a task whose twin is looked at, too."""
     renders: int = 4000
-    """Pictures of the twin, over all of its cameras."""
+    """Looks at the twin, before and after a step, over all of its cameras."""
     cameras: tuple[str, ...] = ()
     """Cameras of the twin; all of them by default."""
     backbone: str = "cnn"
     """cnn, resnet10 or resnet18."""
     side: int = 128
     """Of the square pictures [pixels]; those of other sizes are resized. A cnn then suits this side only."""
-    pictures: int = 20_000
-    """Of recorded pictures, use at most so many, drawn at random."""
-    updates: int = 2000
+    looks: int = 10_000
+    """Of all looks, recorded and rendered, keep at most so many, drawn at random."""
+    updates: int = 800
     """Gradient steps."""
-    batch: int = 128
-    """Pictures in each."""
+    batch: int = 64
+    """Looks in each."""
     seed: int = 0
     """Of everything drawn."""
     device: str = "cpu"
     """cpu, cuda or cuda:N."""
-    out: Path | None = None
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """File for the weights, not there yet; weights/BACKBONE-SIDE.safetensors by default."""
 
 
@@ -76,14 +76,14 @@ def run(arguments: Sequence[str]) -> int:
         backbone=chosen.backbone, side=chosen.side, updates=chosen.updates, batch=chosen.batch, seed=chosen.seed,
         device=chosen.device,
     )  # fmt: skip
-    pictures = _collect(chosen, stop)
-    if pictures is None:
+    pairs = _collect(chosen, stop)
+    if pairs is None:
         return EXIT_INTERRUPTED
     with _bar("training", config.updates, "loss {task.fields[note]}") as update:
-        done = pretrain(config, pictures, out, lambda step, loss: update(step, f"{loss:.4f}"), stop)
+        done = pretrain(config, pairs, out, lambda step, loss: update(step, f"{loss:.4f}"), stop)
     if not done:
         return EXIT_INTERRUPTED
-    print(f"{out}: {chosen.backbone} from {len(pictures.images)} pictures of {chosen.side} x {chosen.side}")  # noqa: T201
+    print(f"{out}: {chosen.backbone} from {len(pairs.eyes)} looks, {chosen.side} x {chosen.side} pixels")  # noqa: T201
     print(f"Use it: serl train TASK --obs pixels --agent.encoder.frozen --agent.encoder.weights {out}")  # noqa: T201
     return 0
 
@@ -100,39 +100,38 @@ def _check(chosen: _Arguments, out: Path) -> None:
         raise CannotPretrain(
             f"{out} must end in .safetensors, which tells what it is; give such a file by --out"
         )
-    for name, least in (("renders", 1), ("pictures", 1), ("side", 8), ("updates", 1), ("batch", 2)):
+    for name, least in (("renders", 1), ("looks", 1), ("side", 8), ("updates", 1), ("batch", 2)):
         if getattr(chosen, name) < least:
             raise CannotPretrain(f"--{name} is {getattr(chosen, name)}; give {least} or more")
 
 
-def _collect(chosen: _Arguments, stop: Event) -> "Pictures | None":
-    """Recorded pictures and renders; None where it was stopped."""
+def _collect(chosen: _Arguments, stop: Event) -> "Pairs | None":
+    """Recorded and rendered looks; None where it was stopped."""
     from serl_suite.nodes.pretrain_pictures import Album, recorded
 
-    album = Album(chosen.side, chosen.pictures, chosen.seed)
+    album = Album(chosen.side, chosen.looks, chosen.seed)
     if chosen.runs:
-        with _bar("reading pictures", None, "") as update:
-            for number, (name, picture) in enumerate(recorded(chosen.runs), 1):
-                album.add(name, picture)
+        with _bar("reading episodes", None, "") as update:
+            for number, pair in enumerate(recorded(chosen.runs), 1):
+                album.add(pair)
                 update(number, "")
                 if stop.is_set():
                     return None
     if chosen.task is not None and not _render(chosen, album, stop):
         return None
-    return album.pictures()
+    return album.pairs()
 
 
 def _render(chosen: _Arguments, album: "Album", stop: Event) -> bool:
-    """Adds pictures of the twin; False where it was stopped."""
+    """Adds looks at the twin; False where it was stopped."""
     from serl_suite.nodes.environment import Environment
     from serl_suite.nodes.pretrain_pictures import rendered
 
     environment = Environment(chosen.task or "", obs="pixels", cameras=chosen.cameras, image_size=chosen.side)
     try:
         with _bar("looking at the twin", chosen.renders, "") as update:
-            pictures = islice(rendered(environment, chosen.seed), chosen.renders)
-            for number, (name, picture) in enumerate(pictures, 1):
-                album.add(name, picture)
+            for number, pair in enumerate(islice(rendered(environment, chosen.seed), chosen.renders), 1):
+                album.add(pair)
                 update(number, "")
                 if stop.is_set():
                     return False

@@ -30,7 +30,7 @@ class TimmBackbone(nn.Module):
 
     def __init__(self, model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
-        self.model = model.eval()
+        self.model: Any = model.eval()  # timm carries no types
         self.register_buffer("mean", torch.tensor(mean), persistent=False)
         self.register_buffer("std", torch.tensor(std), persistent=False)
 
@@ -43,6 +43,7 @@ class TimmBackbone(nn.Module):
         dtype = compute_dtype(pictures)
         x = ((pictures.float() / 255.0 - self.mean) / self.std).permute(0, 3, 1, 2)
         with torch.autocast(pictures.device.type, dtype, enabled=dtype != torch.float32):
+            maps: Tensor
             (maps,) = self.model.forward_intermediates(
                 x, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True
             )
@@ -91,7 +92,7 @@ def _import_timm() -> ModuleType:
     return timm
 
 
-def _load(model: nn.Module, config: EncoderConfig, published: Any) -> None:  # noqa: ANN401 - timm carries no types
+def _load(model: nn.Module, config: EncoderConfig, published: Any) -> None:  # noqa: ANN401 - as above
     """Loads a file as timm publishes it; what classifies is left out, for the model is made without."""
     path = find_weights(config.weights or "")
     tensors, info = read_weights(path)

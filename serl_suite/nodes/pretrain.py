@@ -1,9 +1,4 @@
-"""Training a backbone without labels: it learns to describe what is unusual in a picture, and where.
-
-From its feature maps a light decoder has to paint how each picture differs from the mean picture of its eye (camera),
-from every cell of the maps the pixels that it stands for. Pixels count by how far they are from the mean: a small
-object that moves counts more than the table behind it. The decoder is thrown away.
-"""
+"""Training a backbone without labels, on what `pretrain_losses` asks; its weights become a file."""
 
 import math
 import time
@@ -14,29 +9,25 @@ from threading import Event
 import msgspec
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, pad, pixel_shuffle
 
 from serl_suite.data.durable import write_durably
 from serl_suite.networks.backbone import feature_shape, make_backbone
-from serl_suite.networks.encoder_config import BadEncoder, EncoderConfig
+from serl_suite.networks.encoder_config import EncoderConfig
 from serl_suite.networks.host import check_device
-from serl_suite.networks.pixels import convolution
 from serl_suite.networks.weights import WeightsInfo, encode_weights
-from serl_suite.nodes.pretrain_pictures import Pictures
+from serl_suite.nodes.pretrain_losses import COLOURS, MotionReader, Painter, reconstruction_loss, shifted
+from serl_suite.nodes.pretrain_pictures import Pairs
 
 __all__ = ["PretrainConfig", "Progress", "pretrain", "train_backbone"]
 
 Progress = Callable[[int, float], None]
 """Is told how many updates were made, and the last one's loss."""
-FLOOR = 1.0
-"""What every pixel counts, whatever it shows."""
-CONTRAST = 10.0
-"""What a pixel counts in addition that differs from the mean picture as much as the average pixel."""
+PAINTING = 5.0
+"""What painting counts beside reading the motion."""
 SHIFT_SHARE = 16
 """Pictures are shifted by up to this part of their side, as agents will shift them."""
 RAMP = 50
 """Updates over which the learning rate rises; from there it falls along a cosine to 0."""
-COLOURS = 3
 SIDED = "cnn"
 """The backbone whose layers depend on the side of the pictures."""
 
@@ -48,11 +39,11 @@ class PretrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """cnn, resnet10 or resnet18."""
     side: int = 128
     """Of the square pictures [pixels]."""
-    updates: int = 2000
+    updates: int = 800
     """Gradient steps."""
     batch: int = 64
-    """Pictures in each."""
-    learning_rate: float = 2e-3
+    """Pairs of pictures in each."""
+    learning_rate: float = 1e-3
     """At its highest."""
     seed: int = 0
     """Of weights, batches and shifts."""
@@ -60,12 +51,12 @@ class PretrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Of torch."""
 
 
-def pretrain(config: PretrainConfig, pictures: Pictures, out: Path, progress: Progress, stop: Event) -> bool:
+def pretrain(config: PretrainConfig, pairs: Pairs, out: Path, progress: Progress, stop: Event) -> bool:
     """Trains a backbone and writes its weights.
 
     Args:
         config: How.
-        pictures: With the side that `config` says.
+        pairs: Pictures with the side that `config` says.
         out: File for the weights.
         progress: Called after each update.
         stop: Ends the training; nothing is written then.
@@ -74,19 +65,19 @@ def pretrain(config: PretrainConfig, pictures: Pictures, out: Path, progress: Pr
         Whether it was trained to its end, and written.
 
     Raises:
-        BadEncoder: There is no such backbone.
+        BadEncoder: There is no such backbone, or the side does not suit it.
         DeviceUnavailable: There is no such device.
         DiskFull: The file cannot be written.
     """
     start = time.monotonic()
-    backbone = train_backbone(config, pictures, progress, stop)
+    backbone = train_backbone(config, pairs, progress, stop)
     if backbone is None:
         return False
     info = WeightsInfo(
         backbone=config.backbone,
         side=config.side if config.backbone == SIDED else None,
         trained={
-            "objective": "reconstruction of what differs from the mean picture",
+            "objective": "inverse dynamics, masked autoencoder",
             "side": config.side,
             "updates": config.updates,
             "batch": config.batch,
@@ -94,32 +85,24 @@ def pretrain(config: PretrainConfig, pictures: Pictures, out: Path, progress: Pr
             "seed": config.seed,
             "seconds": round(time.monotonic() - start, 1),
         },
-        source=pictures.counts(),
+        source=pairs.counts(),
     )
     write_durably(out, encode_weights(backbone, info))
     return True
 
 
-def train_backbone(
-    config: PretrainConfig, pictures: Pictures, progress: Progress, stop: Event
-) -> nn.Module | None:
+def train_backbone(config: PretrainConfig, pairs: Pairs, progress: Progress, stop: Event) -> nn.Module | None:
     """The trained backbone; None where it was stopped. See `pretrain`."""
     check_device(config.device)
     generator = torch.Generator().manual_seed(config.seed)
     backbone = make_backbone(EncoderConfig(backbone=config.backbone), config.side, generator)
-    painter = Painter(feature_shape(backbone, config.side), config.side, generator).to(config.device)
-    backbone.to(config.device)
-    means = _mean_pictures(pictures).to(config.device)
-    optimiser = torch.optim.Adam([*backbone.parameters(), *painter.parameters()], lr=config.learning_rate)
+    student = _Student(backbone, pairs, config.side, generator).to(config.device)
+    optimiser = torch.optim.Adam(student.parameters(), lr=config.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, config.updates))
     for update in range(1, config.updates + 1):
-        drawn = torch.randint(len(pictures.images), (config.batch,), generator=generator)
-        seen = pictures.images[drawn].to(config.device)
-        mean = means[pictures.eyes[drawn].to(config.device)]
-        both = _shifted(torch.cat([seen.float(), mean], -1), config.side // SHIFT_SHARE, generator)
-        loss = reconstruction_loss(backbone, painter, both[..., :COLOURS], both[..., COLOURS:])
+        loss = student.loss(torch.randint(len(pairs.eyes), (config.batch,), generator=generator))
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         schedule.step()
         progress(update, loss.item())
@@ -128,67 +111,53 @@ def train_backbone(
     return backbone
 
 
-class Painter(nn.Module):
-    """Paints the pixels of each cell from its features alone; linear, so that the features hold what it paints in the
-    plainest form.
+class _Student(nn.Module):
+    """A backbone and who asks it: for each eye one that reads motion, and a painter for all."""
 
-    Args:
-        features: (height, width, channels) of the maps.
-        side: Of the square pictures [pixels]; a multiple of the maps' height and width.
-        generator: Draws the weights; on the CPU.
+    means: Tensor
+    middle: Tensor
+    spread: Tensor
 
-    Raises:
-        BadEncoder: The side is no such multiple.
-    """
-
-    def __init__(self, features: tuple[int, int, int], side: int, generator: torch.Generator) -> None:
+    def __init__(self, backbone: nn.Module, pairs: Pairs, side: int, generator: torch.Generator) -> None:
         super().__init__()
-        height, _, channels = features
-        self.cell, rest = divmod(side, height)
-        if rest:
-            raise BadEncoder(
-                f"pictures of {side} x {side} come to maps of {height} x {height}, which do not divide them; choose a "
-                f"side of {height * self.cell} or {height * (self.cell + 1)}, or a power of 2"
-            )
-        self.weight = nn.Parameter(convolution(channels, COLOURS * self.cell**2, 1, generator))
-        self.bias = nn.Parameter(torch.zeros(COLOURS * self.cell**2))
+        features, action_dim = feature_shape(backbone, side), pairs.actions.shape[1]
+        self.backbone = backbone
+        self.painter = Painter(features, side, generator)
+        self.readers = nn.ModuleList(MotionReader(features, action_dim, generator) for _ in pairs.names)
+        self.register_buffer("means", _mean_pictures(pairs))
+        self.register_buffer("middle", pairs.actions.mean(0))
+        self.register_buffer("spread", pairs.actions.std(0, unbiased=False) + 1e-3)
+        self._pairs, self._side, self._generator = pairs, side, generator
 
-    def forward(self, maps: Tensor) -> Tensor:
-        """Shape: (n, height', width', channels) -> (n, side, side, 3)"""
-        x = conv2d(maps.float().permute(0, 3, 1, 2), self.weight, self.bias)
-        return pixel_shuffle(x, self.cell).permute(0, 2, 3, 1)
+    def loss(self, drawn: Tensor) -> Tensor:
+        """Of the pairs with these numbers. Shape: (batch,) -> ()"""
+        pairs, device = self._pairs, self.means.device
+        before, after = (seen[drawn].to(device).float() for seen in (pairs.before, pairs.after))
+        eyes = pairs.eyes[drawn].to(device)
+        moved = shifted(
+            torch.cat([before, after, self.means[eyes]], -1), self._side // SHIFT_SHARE, self._generator
+        )
+        before, after, mean = moved.split(COLOURS, -1)
+        maps = self.backbone(torch.cat([before, after]))
+        actions = (pairs.actions[drawn].to(device) - self.middle) / self.spread
+        reading = (self._told(*maps.chunk(2), eyes) - actions).square().mean()
+        return reading + PAINTING * reconstruction_loss(
+            self.backbone, self.painter, before, mean, self._generator
+        )
+
+    def _told(self, before: Tensor, after: Tensor, eyes: Tensor) -> Tensor:
+        """Each pair's action, read by whoever belongs to its eye. Shape: (n, action_dim)"""
+        told = torch.zeros(len(eyes), self.spread.numel(), device=eyes.device)
+        for eye, reader in enumerate(self.readers):
+            of_eye = (eyes == eye).nonzero().squeeze(1)
+            if len(of_eye):
+                told = told.index_copy(0, of_eye, reader(before[of_eye], after[of_eye]))
+        return told
 
 
-def reconstruction_loss(backbone: nn.Module, painter: Painter, seen: Tensor, mean: Tensor) -> Tensor:
-    """Weighted mean square of what is painted minus what differs from the mean picture.
-
-    Shape: (n, side, side, 3), (n, side, side, 3) -> ()
-    """
-    difference = (seen - mean) / 255.0
-    far = difference.abs().amax(-1, keepdim=True)
-    weight = FLOOR + CONTRAST * far / (far.mean() + 1e-6)
-    return (weight * (painter(backbone(seen)) - difference).square()).mean()
-
-
-def _mean_pictures(pictures: Pictures) -> Tensor:
+def _mean_pictures(pairs: Pairs) -> Tensor:
     """Of each eye. Shape: (eyes, side, side, 3), float32"""
-    means = torch.zeros(len(pictures.names), *pictures.images.shape[1:])
-    for index in range(len(pictures.names)):
-        seen = pictures.images[pictures.eyes == index]
-        if len(seen):
-            means[index] = seen.float().mean(0)
-    return means
-
-
-def _shifted(pictures: Tensor, most: int, generator: torch.Generator) -> Tensor:
-    """Each picture moved by up to `most` pixels in y and x, its edge repeated. Shape: (n, height, width, channels)"""
-    n, height, width, _ = pictures.shape
-    padded = pad(pictures.permute(0, 3, 1, 2), (most,) * 4, mode="replicate")
-    offsets = torch.randint(2 * most + 1, (n, 2, 1), generator=generator)
-    rows = (offsets[:, 0] + torch.arange(height)).to(pictures.device)
-    columns = (offsets[:, 1] + torch.arange(width)).to(pictures.device)
-    each = torch.arange(n, device=pictures.device)[:, None, None]
-    return padded[each, :, rows[:, :, None], columns[:, None, :]]
+    return torch.stack([pairs.before[pairs.eyes == eye].float().mean(0) for eye in range(len(pairs.names))])
 
 
 def _rate(step: int, updates: int) -> float:

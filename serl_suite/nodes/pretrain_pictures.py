@@ -1,6 +1,7 @@
-"""Pictures to train a backbone on: of recorded episodes, and of a twin that is moved about."""
+"""Pictures to train a backbone on, before and after a step: of recorded episodes, and of a twin that is moved about."""
 
 from collections.abc import Iterator, Sequence
+from itertools import count, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,10 +15,12 @@ from serl_suite.data.episodes import read_episode
 from serl_suite.errors import SerlError
 from serl_suite.nodes.environment import Environment
 from serl_suite.wire.messages import Observation
+from serl_suite.wire.spaces import EnvSpec
 
-__all__ = ["Album", "NoPictures", "Pictures", "recorded", "rendered"]
+__all__ = ["Album", "NoPictures", "Pair", "Pairs", "recorded", "rendered"]
 
 Picture = NDArray[np.uint8]
+Action = NDArray[np.float32]
 LENGTHS = (8, 30)
 """Steps of an episode of a moved twin, at least and fewer than: short, so that many begin."""
 NOISES = (0.1, 0.8)
@@ -28,15 +31,34 @@ DRIFT, PUSH = 0.8, 0.36
 """A random motion: how much of the last action stays, and the standard deviation of what is added."""
 
 
+EPISODES = 100_000
+"""Seeds of the environment for each seed of the renders."""
+
+
 class NoPictures(SerlError):
-    """There is nothing to look at."""
+    """There is nothing to look at, or not together."""
 
 
-class Pictures(NamedTuple):
-    """Square RGB pictures, and through which eye each was seen."""
+class Pair(NamedTuple):
+    """What one eye saw before a step and after it."""
 
-    images: Tensor
+    eye: str
+    """Task and camera."""
+    before: Picture
+    after: Picture
+    """Shape: (height, width, 3)"""
+    action: Action
+    """That came between. Shape: (action_dim,)"""
+
+
+class Pairs(NamedTuple):
+    """Many pairs of square RGB pictures."""
+
+    before: Tensor
+    after: Tensor
     """uint8. Shape: (n, side, side, 3)"""
+    actions: Tensor
+    """float32. Shape: (n, action_dim)"""
     eyes: Tensor
     """Index into `names`. Shape: (n,)"""
     names: tuple[str, ...]
@@ -48,37 +70,41 @@ class Pictures(NamedTuple):
 
 
 class Album:
-    """Collects pictures, resized to one side; of more than fit, a random selection in which all are equally likely.
+    """Collects pairs, resized to one side; of more than fit, a random selection in which all are equally likely.
 
     Args:
         side: Of the square pictures [pixels].
-        capacity: How many to keep.
+        capacity: How many pairs to keep.
         seed: Of the selection.
     """
 
     def __init__(self, side: int, capacity: int, seed: int) -> None:
         self._side, self._capacity = side, capacity
         self._rng = np.random.default_rng(seed)
-        self._names: dict[str, int] = {}
-        self._kept: list[tuple[int, Picture]] = []
+        self._kept: list[Pair] = []
         self._seen = 0
 
-    def add(self, name: str, picture: Picture) -> None:
-        """Shape: (height, width, 3)"""
+    def add(self, pair: Pair) -> None:
+        """Keeps it, perhaps.
+
+        Raises:
+            NoPictures: Its action is of another size than those before.
+        """
+        if self._kept and self._kept[0].action.shape != pair.action.shape:
+            raise NoPictures(
+                f"{pair.eye} goes with actions of {pair.action.size} numbers, {self._kept[0].eye} with "
+                f"{self._kept[0].action.size}; pretrain on them apart"
+            )
         self._seen += 1
         place = len(self._kept)
         if place == self._capacity:
             place = int(self._rng.integers(self._seen))
             if place >= self._capacity:
                 return
-        entry = self._names.setdefault(name, len(self._names)), self._resized(picture)
-        self._kept[place : place + 1] = [entry]
+        before, after = self._resized(pair.before), self._resized(pair.after)
+        self._kept[place : place + 1] = [pair._replace(before=before, after=after)]
 
-    def __len__(self) -> int:
-        """How many pictures are kept."""
-        return len(self._kept)
-
-    def pictures(self) -> Pictures:
+    def pairs(self) -> Pairs:
         """All that were kept.
 
         Raises:
@@ -89,8 +115,15 @@ class Album:
                 "no pictures: these episodes observe no camera. Record some (serl demo record TASK --scripted "
                 "--cameras front wrist), or look at a twin (--task TASK)"
             )
-        eyes, images = zip(*self._kept, strict=True)
-        return Pictures(torch.from_numpy(np.stack(images)), torch.tensor(eyes), tuple(self._names))
+        eyes, before, after, actions = zip(*self._kept, strict=True)
+        names = tuple(sorted(set(eyes)))
+        return Pairs(
+            torch.from_numpy(np.stack(before)),
+            torch.from_numpy(np.stack(after)),
+            torch.from_numpy(np.stack(actions)),
+            torch.tensor([names.index(eye) for eye in eyes]),
+            names,
+        )
 
     def _resized(self, picture: Picture) -> Picture:
         if picture.shape[:2] == (self._side, self._side):
@@ -99,8 +132,8 @@ class Album:
         return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def recorded(paths: Sequence[Path]) -> Iterator[tuple[str, Picture]]:
-    """Every picture of every episode, with the name of its eye.
+def recorded(paths: Sequence[Path]) -> Iterator[Pair]:
+    """Every step of every episode, through every eye.
 
     Args:
         paths: Folders, searched recursively, or episode files.
@@ -115,14 +148,14 @@ def recorded(paths: Sequence[Path]) -> Iterator[tuple[str, Picture]]:
             raise NoPictures(f"no episode (*.parquet) in {path}; check the path")
         for file in files:
             episode = read_episode(file)
-            for step in episode.steps:
-                for key in episode.spec.image_keys:
-                    yield f"{episode.spec.task} {key}", step.observation[key]
+            for step, following in pairwise(episode.steps):
+                if following.action is not None:
+                    yield from _pairs(episode.spec, step.observation, following.observation, following.action)
 
 
-def rendered(environment: Environment, seed: int) -> Iterator[tuple[str, Picture]]:
-    """Pictures of a twin without end: short episodes of its scripted expert, where it has one, with little to much
-    noise, and of random motions.
+def rendered(environment: Environment, seed: int) -> Iterator[Pair]:
+    """Steps of a twin without end: short episodes of its scripted expert, where it has one, with little to much noise,
+    and of random motions.
 
     Raises:
         NoPictures: The environment observes no camera.
@@ -133,30 +166,30 @@ def rendered(environment: Environment, seed: int) -> Iterator[tuple[str, Picture
             f"{spec.task} shows no picture; name its cameras (--cameras), or give recorded episodes"
         )
     rng = np.random.default_rng(seed)
-    episode = 0
-    while True:
-        for observation in _episode(environment, rng, 100_000 * (seed + 1) + episode):
-            for key in spec.image_keys:
-                yield f"{spec.task} {key}", observation[key]
-        episode += 1
+    for episode in count():
+        yield from _episode(environment, rng, EPISODES * (seed + 1) + episode)
 
 
-def _episode(environment: Environment, rng: np.random.Generator, seed: int) -> Iterator[Observation]:
+def _episode(environment: Environment, rng: np.random.Generator, seed: int) -> Iterator[Pair]:
     observation = environment.reset(seed=seed)
     expert = None
     if environment.has_expert and rng.uniform() >= WANDERING:
         expert = environment.make_expert(float(rng.uniform(*NOISES)), seed)
         expert.reset()
-    action = np.zeros(environment.spec.action_dim, np.float32)
+    drift = np.zeros(environment.spec.action_dim)
     for _ in range(int(rng.integers(*LENGTHS))):
-        yield observation
         if expert is not None:
-            chosen = expert.act(observation)
+            action = expert.act(observation)
         else:
-            action = np.clip(DRIFT * action + PUSH * rng.standard_normal(action.shape), -1.0, 1.0).astype(
-                np.float32
-            )
-            chosen = environment.scale.to_env(action)
-        observation, _, terminated, truncated, _ = environment.step(chosen)
+            drift = np.clip(DRIFT * drift + PUSH * rng.standard_normal(drift.shape), -1.0, 1.0)
+            action = environment.scale.to_env(drift.astype(np.float32))
+        before = observation
+        observation, _, terminated, truncated, _ = environment.step(action)
+        yield from _pairs(environment.spec, before, observation, action)
         if terminated or truncated:
             return
+
+
+def _pairs(spec: EnvSpec, before: Observation, after: Observation, action: Action) -> Iterator[Pair]:
+    for key in spec.image_keys:
+        yield Pair(f"{spec.task} {key}", before[key], after[key], action)

@@ -30,7 +30,7 @@ def demos(tmp_path):
             "pose": ArraySpec(shape=(2,), dtype="float32"),
             "wrist": ArraySpec(shape=(24, 24, 3), dtype="uint8"),
         },
-        action=ArraySpec(shape=(1,), dtype="float32", low=-1, high=1),
+        action=ArraySpec(shape=(7,), dtype="float32", low=-1, high=1),
     )
     rng = np.random.default_rng(0)
     steps = [
@@ -42,7 +42,7 @@ def demos(tmp_path):
                 "pose": np.zeros(2, np.float32),
                 "wrist": rng.integers(0, 256, (24, 24, 3), np.uint8),
             },
-            action=np.zeros(1, np.float32) if index else None,
+            action=np.full(7, 0.1 * index - 0.5, np.float32) if index else None,
             truncated=index == 11,
         )
         for index in range(12)
@@ -62,14 +62,14 @@ def test_recorded_pictures_become_weights_that_a_frozen_backbone_takes(demos, tm
     out = tmp_path / "pick.safetensors"
     code, text = answer(capsys, demos, *QUICK, "--out", out)
     assert code == 0, text
-    assert "cnn from 12 pictures of 16 x 16" in text
+    assert "cnn from 11 looks, 16 x 16 pixels" in text
     assert f"--agent.encoder.weights {out}" in text
     config = EncoderConfig(frozen=True, weights=str(out))
     assert (
         make_backbone(config, 16, torch.Generator())(torch.zeros(1, 16, 16, 3, dtype=torch.uint8)).shape[0]
         == 1
     )
-    assert read_weights(out)[1].source == {"Pick-v0 wrist": 12}
+    assert read_weights(out)[1].source == {"Pick-v0 wrist": 11}
 
 
 def test_recordings_and_a_twin_together(demos, tmp_path, capsys):
@@ -77,7 +77,7 @@ def test_recordings_and_a_twin_together(demos, tmp_path, capsys):
     twin = ["--task", "FrankaReach-v0", "--renders", "6", "--cameras", "wrist"]
     code, text = answer(capsys, demos, *twin, *QUICK, "--out", out)
     assert code == 0, text
-    assert read_weights(out)[1].source == {"Pick-v0 wrist": 12, "FrankaReach-v0 wrist": 6}
+    assert read_weights(out)[1].source == {"Pick-v0 wrist": 11, "FrankaReach-v0 wrist": 6}
 
 
 def test_what_cannot_be_done_is_said_with_what_can(demos, tmp_path, capsys):

@@ -14,7 +14,7 @@ from serl_suite.networks.encoder_config import BadEncoder, EncoderConfig
 from serl_suite.networks.weights import read_weights
 from serl_suite.nodes.environment import Environment
 from serl_suite.nodes.pretrain import PretrainConfig, pretrain, train_backbone
-from serl_suite.nodes.pretrain_pictures import Album, NoPictures, Pictures, recorded, rendered
+from serl_suite.nodes.pretrain_pictures import Album, NoPictures, Pair, Pairs, recorded, rendered
 from serl_suite.wire.messages import Step
 from serl_suite.wire.spaces import ArraySpec, EnvSpec
 
@@ -38,8 +38,14 @@ def scenes(n, seed=0):
     return np.stack([scene(x, y, rng) for x, y in places]), places
 
 
-def album(images):
-    return Pictures(torch.from_numpy(images), torch.zeros(len(images), dtype=torch.int64), ("Pick-v0 wrist",))
+def album(n, side=SIDE, seed=0):
+    """Pairs between which an action moves the square."""
+    rng, kept = np.random.default_rng(seed), Album(side, n, 0)
+    for place in rng.integers(0, side - 4, (n, 2)):
+        moved = np.clip(place + rng.integers(-4, 5, 2), 0, side - 4)
+        action = (moved - place).astype(np.float32) / 4
+        kept.add(Pair("Pick-v0 wrist", scene(*place, rng, side), scene(*moved, rng, side), action))
+    return kept.pairs()
 
 
 def write(path, pictures, cameras=("wrist",), task="Pick-v0"):
@@ -56,7 +62,7 @@ def write(path, pictures, cameras=("wrist",), task="Pick-v0"):
             episode=0,
             index=index,
             observation=dict.fromkeys(cameras, picture) or {"pose": np.zeros(3, np.float32)},
-            action=np.zeros(1, np.float32) if index else None,
+            action=np.full(1, 0.1 * index, np.float32) if index else None,
             truncated=index == len(pictures) - 1,
         )
         for index, picture in enumerate(pictures)
@@ -68,12 +74,19 @@ def flat(value, side=SIDE):
     return np.full((side, side, 3), value, np.uint8)
 
 
-def test_every_picture_of_every_camera_and_episode_is_found_once(tmp_path):
+def pair(value, side=8, eye="a", action_dim=1):
+    return Pair(eye, flat(value, side), flat(value, side), np.full(action_dim, value, np.float32))
+
+
+def test_every_step_through_every_camera_is_found_once(tmp_path):
     write(tmp_path / "run" / "episodes" / "a.parquet", [flat(v) for v in (1, 2, 3)], ("front", "wrist"))
     write(tmp_path / "run" / "demos" / "b.parquet", [flat(v) for v in (4, 5)], ("wrist",), task="Reach-v0")
-    found = [(name, int(picture[0, 0, 0])) for name, picture in recorded([tmp_path / "run"])]
-    front, wrist = [("Pick-v0 front", v) for v in (1, 2, 3)], [("Pick-v0 wrist", v) for v in (1, 2, 3)]
-    assert sorted(found) == sorted([*front, *wrist, ("Reach-v0 wrist", 4), ("Reach-v0 wrist", 5)])
+    found = [
+        (pair.eye, int(pair.before[0, 0, 0]), int(pair.after[0, 0, 0]), round(float(pair.action[0]), 3))
+        for pair in recorded([tmp_path / "run"])
+    ]
+    pick = [(f"Pick-v0 {eye}", v, v + 1, 0.1 * v) for eye in ("front", "wrist") for v in (1, 2)]
+    assert sorted(found) == [*pick, ("Reach-v0 wrist", 4, 5, 0.1)]
 
 
 def test_places_without_pictures_are_named(tmp_path):
@@ -82,38 +95,49 @@ def test_places_without_pictures_are_named(tmp_path):
         list(recorded([tmp_path / "empty"]))
     write(tmp_path / "a.parquet", [flat(0)] * 2, ())
     kept = Album(SIDE, 10, 0)
-    for name, picture in recorded([tmp_path / "a.parquet"]):
-        kept.add(name, picture)
+    for each in recorded([tmp_path / "a.parquet"]):
+        kept.add(each)
     with pytest.raises(NoPictures, match=r"observe no camera.*serl demo record"):
-        kept.pictures()
+        kept.pairs()
 
 
-def test_an_album_keeps_each_picture_equally_often():
+def test_actions_of_two_sizes_do_not_go_together():
+    kept = Album(8, 10, 0)
+    kept.add(pair(1, eye="Pick-v0 wrist", action_dim=7))
+    with pytest.raises(
+        NoPictures, match=r"Walk-v0 head goes with actions of 6 numbers, Pick-v0 wrist with 7"
+    ):
+        kept.add(pair(1, eye="Walk-v0 head", action_dim=6))
+
+
+def test_an_album_keeps_each_pair_equally_often():
     counts = np.zeros(40)
     for seed in range(400):
         kept = Album(8, 10, seed)
         for value in range(40):
-            kept.add("early" if value < 20 else "late", flat(value, 8))
-        pictures = kept.pictures()
-        values = pictures.images[:, 0, 0, 0].numpy()
+            kept.add(pair(value, eye="early" if value < 20 else "late"))
+        pairs = kept.pairs()
+        values = pairs.before[:, 0, 0, 0].numpy()
         assert len(set(values)) == len(values) == 10
-        assert pictures.counts().get("early", 0) == (values < 20).sum()
+        assert np.array_equal(values, pairs.after[:, 0, 0, 0].numpy())
+        assert np.array_equal(values, pairs.actions[:, 0].numpy())
+        assert pairs.counts().get("early", 0) == (values < 20).sum()
         counts[values] += 1
     assert counts.min() > 60  # 100 expected, standard deviation 9
     assert counts.max() < 140
 
 
 def test_an_album_resizes_and_keeps_copies():
-    kept, picture = Album(4, 10, 0), flat(10, 8)
-    picture[:, 4:] = 30
-    kept.add("a", picture)
-    small = flat(5, 4)
-    kept.add("a", small)
-    small[:] = 0
-    images = kept.pictures().images
-    assert images.shape == (2, 4, 4, 3)
-    assert images[0, 0, :, 0].tolist() == [10, 10, 30, 30]
-    assert images[1].unique().tolist() == [5]
+    kept, large = Album(4, 10, 0), pair(10, 8)
+    large.before[:, 4:] = 30
+    kept.add(large)
+    small = pair(5, 4)
+    kept.add(small)
+    small.before[:] = 0
+    pairs = kept.pairs()
+    assert pairs.before.shape == pairs.after.shape == (2, 4, 4, 3)
+    assert pairs.before[0, 0, :, 0].tolist() == [10, 10, 30, 30]
+    assert pairs.before[1].unique().tolist() == [5]
 
 
 class _Window(gymnasium.Env):
@@ -144,11 +168,11 @@ class _Window(gymnasium.Env):
 
 def test_a_twin_without_an_expert_wanders_within_its_bounds():
     gymnasium.register("Window-v0", entry_point=_Window)
-    environment = Environment("Window-v0")
-    seen = [(name, int(picture[0, 0, 0])) for name, picture in islice(rendered(environment, 0), 60)]
+    seen = list(islice(rendered(Environment("Window-v0"), 0), 60))
     del gymnasium.registry["Window-v0"]
-    assert {name for name, _ in seen} == {"Window-v0 wrist"}
-    steps = [number for _, number in seen]
+    assert {pair.eye for pair in seen} == {"Window-v0 wrist"}
+    steps = [int(pair.before[0, 0, 0]) for pair in seen]
+    assert [int(pair.after[0, 0, 0]) for pair in seen] == [step + 1 for step in steps]
     assert steps.count(0) >= 5
     assert all(b in (0, a + 1) for a, b in pairwise(steps))
     assert max(steps) == 11
@@ -158,8 +182,8 @@ def test_a_twin_is_looked_at_from_all_its_cameras_and_the_seed_decides():
     environment = Environment("FrankaReach-v0", obs="pixels", image_size=16)
     runs = [list(islice(rendered(environment, seed), 24)) for seed in (0, 0, 1)]
     environment.close()
-    assert {name for name, _ in runs[0]} == {"FrankaReach-v0 front", "FrankaReach-v0 wrist"}
-    pictures = [np.stack([picture for _, picture in run]) for run in runs]
+    assert {pair.eye for pair in runs[0]} == {"FrankaReach-v0 front", "FrankaReach-v0 wrist"}
+    pictures = [np.stack([pair.after for pair in run]) for run in runs]
     assert np.array_equal(pictures[0], pictures[1])
     assert not np.array_equal(pictures[0], pictures[2])
     plain = Environment("FrankaReach-v0")
@@ -180,30 +204,44 @@ def where_error(backbone):
     return float((told - torch.from_numpy(at_b)).norm(dim=1).mean())
 
 
+def quiet(update, loss):
+    pass
+
+
 def test_features_tell_where_a_small_object_is_better_than_a_random_network_s():
-    pictures, losses = album(scenes(500)[0]), []
-    config = PretrainConfig(side=SIDE, updates=250, batch=32)
-    backbone = train_backbone(config, pictures, lambda update, loss: losses.append(loss), Event())
-    assert len(losses) == 250
-    assert np.mean(losses[-20:]) < 0.3 * np.mean(losses[:20])
+    losses = []
+    config = PretrainConfig(side=SIDE, updates=150, batch=32)
+    backbone = train_backbone(config, album(500), lambda update, loss: losses.append(loss), Event())
+    assert len(losses) == 150
+    assert np.mean(losses[-20:]) < 0.5 * np.mean(losses[:20])
     random = make_backbone(EncoderConfig(frozen=True, weights="random"), SIDE, torch.Generator())
     assert where_error(backbone) < 0.6 * where_error(random)
 
 
 @pytest.mark.parametrize("backbone", ["cnn", "resnet10"])
 def test_the_weights_are_written_with_where_they_come_from(tmp_path, backbone):
-    pictures, out = album(scenes(40)[0]), tmp_path / "weights" / "a.safetensors"
+    pairs, out = album(40), tmp_path / "weights" / "a.safetensors"
     config = PretrainConfig(backbone=backbone, side=SIDE, updates=3, batch=4, seed=5)
-    assert pretrain(config, pictures, out, lambda update, loss: None, Event())
+    assert pretrain(config, pairs, out, quiet, Event())
     _, info = read_weights(out)
     assert info.source == {"Pick-v0 wrist": 40}
     assert info.trained["updates"] == 3
-    again = train_backbone(config, pictures, lambda update, loss: None, Event())
+    again = train_backbone(config, pairs, quiet, Event())
     read = make_backbone(
         EncoderConfig(backbone=backbone, frozen=True, weights=str(out)), SIDE, torch.Generator()
     )
     for name, tensor in again.state_dict().items():
         assert torch.equal(tensor, read.state_dict()[name]), "the seed decides everything"
+
+
+def test_eyes_that_a_batch_lacks_do_no_harm():
+    kept = Album(SIDE, 100, 0)
+    for number in range(12):
+        kept.add(pair(10 * number, SIDE, eye=f"camera {number}"))
+    assert (
+        train_backbone(PretrainConfig(side=SIDE, updates=5, batch=2), kept.pairs(), quiet, Event())
+        is not None
+    )
 
 
 def test_stopped_it_writes_nothing(tmp_path):
@@ -215,14 +253,14 @@ def test_stopped_it_writes_nothing(tmp_path):
             stop.set()
 
     config = PretrainConfig(side=SIDE, updates=50, batch=4)
-    assert not pretrain(config, album(scenes(8)[0]), tmp_path / "a.safetensors", progress, stop)
+    assert not pretrain(config, album(8), tmp_path / "a.safetensors", progress, stop)
     assert updates == [1, 2]
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_side_that_the_maps_do_not_divide_is_refused():
-    pictures = Pictures(
-        torch.zeros(4, 100, 100, 3, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64), ("a b",)
+    pairs = Pairs(
+        *torch.zeros(2, 4, 100, 100, 3, dtype=torch.uint8), torch.zeros(4, 1), torch.zeros(4).long(), ("a b",)
     )
     with pytest.raises(BadEncoder, match=r"100 x 100 come to maps of 7 x 7.*choose a side of 98 or 105"):
-        train_backbone(PretrainConfig(side=100), pictures, lambda update, loss: None, Event())
+        train_backbone(PretrainConfig(side=100), pairs, quiet, Event())
