@@ -39,13 +39,14 @@ class CameraClient:
     Args:
         address: Of the camera server, tcp://HOST:PORT.
         keys: Needed where it is on another machine.
+        hello_s: How long its first answer is waited for.
 
     Raises:
         AddressError: The address is none, or on another machine and there are no keys.
         CamerasUnreachable: No server answers there.
     """
 
-    def __init__(self, address: str, keys: ClientKeys | None = None) -> None:
+    def __init__(self, address: str, keys: ClientKeys | None = None, *, hello_s: float = HELLO_S) -> None:
         self.address = address
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = connect_dealer(self._context, address, keys, MAX_MESSAGE_BYTES)
@@ -56,7 +57,7 @@ class CameraClient:
         self._sent_at = -NEVER_S
         """Before that the answer cannot have left the server, so that no picture is older than it seems."""
         try:
-            self._ask(ShowPictures(number=self._next()), HELLO_S)
+            self._ask(ShowPictures(number=self._next()), hello_s)
             if self._sights.number == 0:
                 raise CamerasUnreachable(
                     f"no camera server answers at {address}; start it: serl camera serve --rig RIG"

@@ -16,6 +16,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import cv2
 import msgspec
 
 from serl_servers.cameras.calibration import read_calibration
@@ -144,6 +145,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # the camera is let go on the way out
     end_with_parent(signal.SIGKILL)
     os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "1")
+    cv2.setNumThreads(1)  # to wake others up for a millisecond's work takes longer, and cores are few
     camera = msgspec.json.decode(text, type=Camera)
     with Connection(int(fd)) as link, suppress(BrokenPipeError, ConnectionResetError):
 

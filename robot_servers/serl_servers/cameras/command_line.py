@@ -188,22 +188,22 @@ def _list(arguments: Sequence[str]) -> int:
         found = [*find_realsense(), *found]
     except CameraFault as fault:
         print(f"RealSense: {fault}", file=sys.stderr)  # noqa: T201
-    for driver, serial, text in found:
-        print(f"{driver:10} {serial}  {text}")  # noqa: T201
+    for camera in found:
+        print(f"{camera.driver:10} {camera.serial}  {camera.text}")  # noqa: T201
     if not found:
         print("no camera is plugged in, or none that this user may open")  # noqa: T201
     if rig is None:
         return 0
     there = {(camera.driver, camera.serial) for camera in found}
     missing = [
-        camera
-        for camera in rig.cameras
-        if camera.driver != "twin"
-        and (camera.driver, camera.serial) not in there
-        and not Path(camera.serial).exists()
+        wanted
+        for wanted in rig.cameras
+        if wanted.driver != "twin"
+        and (wanted.driver, wanted.serial) not in there
+        and not Path(wanted.serial).exists()
     ]
-    for camera in missing:
-        print(f"{rig.source}: camera {camera.name} is missing: {camera.driver} {camera.serial}")  # noqa: T201
+    for wanted in missing:
+        print(f"{rig.source}: camera {wanted.name} is missing: {wanted.driver} {wanted.serial}")  # noqa: T201
     return 1 if missing else 0
 
 

@@ -54,4 +54,6 @@ class Found(NamedTuple):
     serial: str
     """As a rig names it."""
     text: str
-    """Model, connection, modes."""
+    """Model, connection."""
+    usb: str = ""
+    """Version of its connection, where it tells."""

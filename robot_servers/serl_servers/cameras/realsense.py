@@ -53,7 +53,7 @@ def find_realsense() -> Iterator[Found]:
             if device.supports(kind)
         }
         text = f"{info.get('name', 'RealSense')}, USB {info.get('usb', '?')}, firmware {info.get('firmware', '?')}"
-        yield Found("realsense", info.get("serial", "?"), text)
+        yield Found("realsense", info.get("serial", "?"), text, info.get("usb", ""))
 
 
 class RealSense:
