@@ -114,7 +114,8 @@ def run(arguments: Sequence[str]) -> int:
         f"FR3 with {options.task} at {options.port_ip}, ports 1337 and 1338, {options.mode}; Ctrl-C ends it",
         flush=True,
     )
-    _take_priority()
+    if options.mode == "realtime":
+        _take_priority()
     # What was made so far stays: a collector that looks through it now and then would cost the arm milliseconds.
     gc.freeze()
     end = time.monotonic() + options.seconds if options.seconds else float("inf")
@@ -127,7 +128,8 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _take_priority() -> None:
-    """A real arm's master controller is a real-time machine. A twin without that right is late more often."""
+    """A real arm's master controller is a real-time machine; a twin without that right is late more often. In lockstep
+    nobody is late, and it would only keep others from work."""
     with suppress(PermissionError):
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
 

@@ -18,7 +18,8 @@ def test_a_minute_of_torque_control(start_twin):
 
 def test_seconds_are_seconds(start_twin):
     twin = start_twin("FrankaReach-v0", "--mode", "realtime")
-    assert os.geteuid() != 0 or os.sched_getscheduler(twin.process.pid) == os.SCHED_FIFO
+    if os.geteuid() == 0:
+        assert os.sched_getscheduler(twin.process.pid) == os.SCHED_FIFO
     found = twin.client("swing", 2000)
     assert 1.95 < found["wall_s"] < 4
     twin.stop()
