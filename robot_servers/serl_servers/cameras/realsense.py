@@ -3,6 +3,7 @@
 import importlib
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,6 +86,11 @@ class RealSense:
         except CameraFault:
             self.close()
             raise
+        except RuntimeError as error:
+            self.close()
+            raise CameraFault(
+                "settings", f"RealSense {camera.serial} takes no settings ({error}); plug it in anew"
+            ) from error
 
     def read(self, timeout_s: float) -> Frame | None:
         """Waits for the next frame and returns the newest; None: there was none for so long.
@@ -109,7 +115,8 @@ class RealSense:
 
     def close(self) -> None:
         """Lets the camera go; call once."""
-        self._pipeline.stop()
+        with suppress(RuntimeError):  # it has gone by itself
+            self._pipeline.stop()
 
     @property
     def _is_recording(self) -> bool:
@@ -131,10 +138,17 @@ class RealSense:
             except RuntimeError as error:
                 raise CameraFault("missing", f"{serial} cannot be played: {error}") from error
         kind, there = self._rs.camera_info.serial_number, []
-        for device in self._context.query_devices():
-            there.append(device.get_info(kind))
-            if there[-1] == serial:
-                return device
+        try:
+            for device in self._context.query_devices():
+                there.append(device.get_info(kind))
+                if there[-1] == serial:
+                    return device
+        except RuntimeError as error:
+            raise CameraFault(
+                "missing",
+                f"RealSense cameras cannot be listed ({error}); install the udev rules (hardware/udev), and plug "
+                f"{serial} in anew",
+            ) from error
         raise CameraFault(
             "missing",
             f"no RealSense has serial {serial} (there is {', '.join(there) or 'none'}); plug it in, or correct the rig",

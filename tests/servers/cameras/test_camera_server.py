@@ -14,6 +14,7 @@ from seen import await_fault, film, picture, processes, recording, serving, shot
 
 from serl_suite.wire.camera_client import CameraClient, CamerasUnreachable
 from serl_suite.wire.camera_messages import MAGIC, STALE_S, ShowPictures, decode_answer, encode
+from serl_suite.wire.keys import client_keys, make_keys
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +183,19 @@ def test_hostile_messages_are_dropped(tmp_path, long_film):
             assert (sights.number, len(pictures)) == (1, 1)
             assert not socket.poll(100)
         await_fault(client, "front", "")
+
+
+def test_where_there_are_keys_only_those_with_keys_see(tmp_path, long_film, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    make_keys("robot")
+    make_keys("actor")
+    rig = write_rig(tmp_path, {"name": "front", "serial": long_film}, keys="actor")
+    with serving(rig):
+        client = CameraClient(rig.camera_server, client_keys("actor", "robot"))
+        await_fault(client, "front", "")
+        client.close()
+        with pytest.raises(CamerasUnreachable):
+            CameraClient(rig.camera_server, hello_s=0.5)
 
 
 def test_nobody_there_names_the_command(tmp_path):
