@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import tyro
 
+from serl_suite.agents.rlpd_config import RLPDConfig
 from serl_suite.cli.typed import as_typed
 from serl_suite.errors import SerlError
 from serl_suite.nodes.config import PIXELS, TrainConfig
@@ -48,7 +49,7 @@ def open_run(arguments: Sequence[str], *, prog: str, description: str) -> tuple[
         resumed = tyro.cli(_ResumedRun, args=list(arguments), prog=prog, description=description)
         return RunFolder(resumed.resume), False
     text = f"{description}\n\nGo on with an earlier run, finished or killed: {prog} --resume RUN"
-    default = _NewRun(task=tyro.MISSING, obs="pixels", agent=PIXELS) if _of_pixels(arguments) else None
+    default = _NewRun(task=tyro.MISSING, agent=PIXELS if _of_pixels(arguments) else RLPDConfig())
     new = tyro.cli(_NewRun, args=list(arguments), prog=prog, description=text, default=default)
     config = at_the_rigs_pace(
         TrainConfig(**{name: getattr(new, name) for name in TrainConfig.__struct_fields__})
