@@ -7,6 +7,7 @@ import torch
 
 from serl_suite.agents.agent import Agent, BadAgent
 from serl_suite.agents.policy import Policy
+from serl_suite.agents.ranks import ALONE, Ranks
 from serl_suite.agents.rlpd import RLPD, RLPDConfig
 from serl_suite.wire.spaces import EnvSpec
 
@@ -17,14 +18,20 @@ AGENTS = {"rlpd": (RLPDConfig, RLPD)}
 
 
 def make_agent(
-    name: str, config: RLPDConfig, spec: EnvSpec, *, seed: int, device: str | torch.device = "cpu"
+    name: str,
+    config: RLPDConfig,
+    spec: EnvSpec,
+    *,
+    seed: int,
+    device: str | torch.device = "cpu",
+    ranks: Ranks = ALONE,
 ) -> Agent:
     """The agent of that name.
 
     Raises:
         BadAgent: unknown name, or a spec that the agent cannot learn from.
     """
-    return _entry(name)[1](config, spec, seed=seed, device=device)
+    return _entry(name)[1](config, spec, seed=seed, device=device, ranks=ranks)
 
 
 def describe(name: str, config: RLPDConfig) -> dict[str, Any]:

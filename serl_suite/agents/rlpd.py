@@ -26,6 +26,7 @@ from serl_suite.agents.agent import BadAgent
 from serl_suite.agents.module_state import load_module, module_state
 from serl_suite.agents.optimiser import adam_state, compiled_step, differentiate, load_adam_state, make_adam
 from serl_suite.agents.policy_network import PolicyNetwork
+from serl_suite.agents.ranks import ALONE, Ranks, SharedGradients
 from serl_suite.agents.rlpd_config import RLPDConfig
 from serl_suite.data.columns import Features
 from serl_suite.data.replay import Batch
@@ -46,6 +47,7 @@ class RLPD:
         spec: Of the environment, as the actor's hello gave it.
         seed: Of the weights and of every draw that follows.
         device: Where it computes.
+        ranks: Which processes learn with it, from shares of the same batches.
 
     Raises:
         BadAgent: The spec's images are not square, or not all of one size.
@@ -53,9 +55,15 @@ class RLPD:
     """
 
     def __init__(
-        self, config: RLPDConfig, spec: EnvSpec, *, seed: int, device: str | torch.device = "cpu"
+        self,
+        config: RLPDConfig,
+        spec: EnvSpec,
+        *,
+        seed: int,
+        device: str | torch.device = "cpu",
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.config, self.spec, self.device = config, spec, torch.device(device)
+        self.config, self.spec, self.device, self.ranks = config, spec, torch.device(device), ranks
         self._seed = seed
         self.updates = 0
         """Critic updates so far."""
@@ -85,6 +93,11 @@ class RLPD:
         self._actor_parameters = [*self.actor.parameters(), self.log_temperature]
         self._critic_optimiser = make_adam(self._critic_parameters, config.learning_rate)
         self._actor_optimiser = make_adam(self._actor_parameters, config.learning_rate)
+        self._shared_gradients = (
+            [SharedGradients(some, ranks) for some in (self._critic_parameters, self._actor_parameters)]
+            if ranks.size > 1
+            else None
+        )
         self._see, self._critic_loss, self._actor_loss = self.see, self.critic_loss, self.actor_loss
         self._move_critic, self._move_actor = self._step_critic, self._step_actor
 
@@ -114,12 +127,14 @@ class RLPD:
         seen, next_seen = self._see(batch)
         loss, metrics = self._critic_loss(batch, seen, next_seen, noise, subset)
         differentiate(loss, self._critic_parameters)
+        self._share_gradients(0)
         self._move_critic()
         self.updates += 1
         if self.updates % self.config.actor_period == 0:
             seen = None if seen is None else seen.detach()
             loss, info = self._actor_loss(seen, batch.state, self._draw_noise(batch.action))
             differentiate(loss, self._actor_parameters)
+            self._share_gradients(1)
             self._move_actor()
             metrics |= info
         return metrics
@@ -264,8 +279,15 @@ class RLPD:
     def _step_actor(self) -> None:
         self._actor_optimiser.step()
 
+    def _share_gradients(self, which: int) -> None:
+        """Of the critics (0), or of actor and temperature (1)."""
+        if self._shared_gradients is not None:
+            self._shared_gradients[which].average()
+
     def _draw_noise(self, action: Tensor) -> Tensor:
-        return torch.randn(action.shape, generator=self.generator, device=self.device)
+        """This process's share of the noise of all. Shape: (batch, action_dim)"""
+        whole = (len(action) * self.ranks.size, *action.shape[1:])
+        return torch.randn(whole, generator=self.generator, device=self.device)[self.ranks.share]
 
     def _draw_subset(self) -> Tensor | None:
         """Distinct members for the target; None where it is all of them."""

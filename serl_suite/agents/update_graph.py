@@ -39,7 +39,8 @@ class UpdateGraph:
 
     Args:
         agent: On a CUDA device, at a multiple of its `actor_period`. Its updates are compiled.
-        sources: Replays on that device, and how many transitions of a batch come from each.
+        sources: Replays on that device, and how many transitions of a batch come from each; the agent's ranks divide
+            that number, and learn from a share of it each.
         updates: In the block; a multiple of `actor_period`.
 
     Raises:
@@ -56,7 +57,7 @@ class UpdateGraph:
             )
         self.updates = updates
         self._agent, self._sources = agent, list(sources)
-        batch, cameras = sum(count for _, count in sources), len(agent.spec.image_keys)
+        batch, cameras = sum(self._shares()), len(agent.spec.image_keys)
         shapes = (updates, 2, batch), (updates, cameras, 2, batch, 2)
         self._rows, self._views = (
             torch.zeros(shape, dtype=torch.int64, device=agent.device) for shape in shapes
@@ -89,10 +90,14 @@ class UpdateGraph:
 
     def _draw(self, rows: NDArray[np.int64], views: NDArray[np.int64]) -> None:
         start = 0
-        for replay, count in self._sources:
-            part = slice(start, start + count)
-            rows[:, part], views[:, :, part] = replay.draw(count)
-            start += count
+        for (replay, count), own in zip(self._sources, self._shares(), strict=True):
+            part = slice(start, start + own)
+            rows[:, part], views[:, :, part] = replay.draw(count).part(self._agent.ranks.share)
+            start += own
+
+    def _shares(self) -> list[int]:
+        """How many transitions of each source this process looks at."""
+        return [count // self._agent.ranks.size for _, count in self._sources]
 
     def _capture(self) -> None:
         """Leaves the agent as it was."""
@@ -104,7 +109,7 @@ class UpdateGraph:
                 self._block()
         torch.cuda.current_stream().wait_stream(stream)
         self._graph.register_generator_state(agent.generator)
-        with torch.cuda.graph(self._graph):
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):  # other threads copy meanwhile
             self._block()
         agent.load_state_dict(before)
 
@@ -114,8 +119,8 @@ class UpdateGraph:
 
     def _gather_batch(self, rows: Tensor, views: Tensor) -> Batch:
         batches, start = [], 0
-        for replay, count in self._sources:
-            part = slice(start, start + count)
+        for (replay, _), own in zip(self._sources, self._shares(), strict=True):
+            part = slice(start, start + own)
             batches.append(replay.gather(rows[:, part], views[:, :, part]))
-            start += count
+            start += own
         return join(batches)

@@ -1,6 +1,7 @@
 """`serl learner`: the learner process alone."""
 
 import logging
+import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from serl_suite.cli.stopping import stop_on_signals
 from serl_suite.cli.typed import as_typed
 
 if TYPE_CHECKING:
+    from serl_suite.nodes.group import Group
     from serl_suite.nodes.run_folder import RunFolder
 
 __all__ = ["run"]
@@ -19,11 +21,28 @@ DESCRIPTION = """Run a learner alone, on the machine with the GPU.
 
 It waits for actors (`serl actor TASK --connect ADDRESS`), trains on what they send and publishes policies.
 Kill it at any moment: started again with --resume, it goes on where it was, and nothing that an actor did is lost.
-Off loopback it needs keys: see `serl keys --help`."""
+Off loopback it needs keys: see `serl keys --help`.
+With several GPUs: torchrun --nproc-per-node 2 -m serl_suite.nodes.learner TASK --learner.device cuda ... Each takes a
+share of every batch, and they learn what one with whole batches would."""
 
 
 def run(arguments: Sequence[str]) -> int:
     """Trains until the budget is spent, an evaluation passes or a signal comes; 0 in each case."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun's
+        return _learn(arguments, None)
+    from serl_suite.nodes.follower import follow
+    from serl_suite.nodes.group import is_group, join_group
+
+    if not is_group():
+        return _learn(arguments, None)
+    with join_group() as group:
+        if group.ranks.rank == 0:
+            return _learn(arguments, group)
+        follow(group)
+        return 0
+
+
+def _learn(arguments: Sequence[str], group: "Group | None") -> int:
     stop = stop_on_signals(say=True)
     from serl_suite.cli.runs import discard_on_error, open_run
 
@@ -35,7 +54,7 @@ def run(arguments: Sequence[str]) -> int:
     with discard_on_error(folder) if is_new else nullcontext():
         if is_new and folder.config.demos not in (None, "none"):
             import_demonstrations(folder.config.demos, folder.demos)
-        learner = Learner(folder)
+        learner = Learner(folder, group)
     folder.announce(learner.address)
     log.info("listening on %s; start an actor: %s", learner.address, _actor_command(folder, learner.address))
     with status_lines(folder):

@@ -28,6 +28,7 @@ from serl_suite.wire.spaces import EnvSpec
 __all__ = ["Batch", "Chunks", "Draw", "EmptyReplay", "Replay", "join", "mixed_sample", "mixed_split"]
 
 NONE = -1
+EVERYTHING = slice(None)
 MAX_EMPTY_DRAWS = 64  # rejected draws in a row before a chunk sample is declared impossible
 
 
@@ -64,6 +65,11 @@ class Draw(NamedTuple):
     """Where they lie, before and after. Shape: (2, batch)"""
     views: NDArray[np.int64]
     """Of each camera in the spec's order: what its column's `draw_views` drew. Shape: (cameras, 2, batch, 2)"""
+
+    def part(self, share: slice) -> "Draw":
+        """Some of the transitions."""
+        rows, views = self.rows[:, share], self.views[:, :, share]
+        return Draw(np.ascontiguousarray(rows), np.ascontiguousarray(views))
 
 
 class Chunks(NamedTuple):
@@ -199,14 +205,14 @@ class Replay:
                 self._insert(session_id, previous, whole=False)
             return self._insert(session_id, step, whole=True)
 
-    def sample(self, batch_size: int) -> Batch:
-        """Transitions drawn uniformly with replacement.
+    def sample(self, batch_size: int, share: slice = EVERYTHING) -> Batch:
+        """Transitions drawn uniformly with replacement; the given part of them.
 
         Raises:
             EmptyReplay: no transition is whole yet.
         """
         with self._lock:
-            draw = self._draw_transitions(batch_size)
+            draw = self._draw_transitions(batch_size).part(share)
             return self.gather(*(torch.from_numpy(part).to(self.device) for part in draw))
 
     def draw(self, batch_size: int) -> Draw:
@@ -403,18 +409,20 @@ def mixed_split(
     return batch_size - wanted, wanted
 
 
-def mixed_sample(online: Replay, demos: Replay | None, batch_size: int, demo_fraction: float) -> Batch:
-    """A batch split as by `mixed_split`, demonstrations last.
+def mixed_sample(
+    online: Replay, demos: Replay | None, batch_size: int, demo_fraction: float, share: slice = EVERYTHING
+) -> Batch:
+    """A batch split as by `mixed_split`, demonstrations last; of either the given part.
 
     Raises:
         EmptyReplay: neither holds a transition.
     """
     ours, theirs = mixed_split(online, demos, batch_size, demo_fraction)
     if demos is None or theirs == 0:
-        return online.sample(batch_size)
+        return online.sample(batch_size, share)
     if ours == 0:
-        return demos.sample(batch_size)
-    return join([online.sample(ours), demos.sample(theirs)])
+        return demos.sample(batch_size, share)
+    return join([online.sample(ours, share), demos.sample(theirs, share)])
 
 
 def join(batches: Sequence[Batch]) -> Batch:

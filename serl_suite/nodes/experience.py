@@ -1,12 +1,10 @@
 """What the learner samples from: one replay of what actors do, one of demonstrations and interventions."""
 
 import os
-from collections.abc import Sequence
 
 import torch
 
 from serl_suite.data.columns import Features
-from serl_suite.data.episodes import Episode
 from serl_suite.data.replay import Batch, Replay, mixed_sample, mixed_split
 from serl_suite.errors import SerlError
 from serl_suite.nodes.config import TrainConfig
@@ -31,8 +29,9 @@ class Experience:
     Args:
         spec: What a step holds.
         config: Of the run.
-        demonstrations: Fill the second replay.
+        demonstrated: Steps that `demonstrate` will bring.
         features: What the replays keep in the place of images.
+        sharing: Processes on this machine that hold such replays.
 
     Raises:
         ReplayTooLarge: See `check_memory`.
@@ -42,12 +41,14 @@ class Experience:
         self,
         spec: EnvSpec,
         config: TrainConfig,
+        demonstrated: int = 0,
         *,
-        demonstrations: Sequence[Episode],
         features: Features | None = None,
+        sharing: int = 1,
     ) -> None:
-        demonstrated = sum(len(episode.steps) for episode in demonstrations)
-        check_memory(spec, config, demonstrated, features)
+        check_memory(spec, config, demonstrated, features, sharing)
+        self.demonstrated = demonstrated
+        """Steps of demonstrations, all told."""
         self.online, self.demos = (
             Replay(
                 spec, capacity, seed=config.seed + 1 + place, device=config.learner.device,
@@ -56,9 +57,10 @@ class Experience:
             for place, capacity in enumerate(capacities(config, demonstrated))
         )  # fmt: skip
         self._previous: dict[str, Step] = {}
-        for episode in demonstrations:
-            for step in episode.steps:
-                self.demos.insert(f"demo/{episode.session_id}/{episode.number}", step)
+
+    def demonstrate(self, session_id: str, step: Step) -> None:
+        """A step of a demonstration, into the second replay."""
+        self.demos.insert(session_id, step)
 
     def insert(self, session_id: str, step: Step) -> None:
         """Into the online replay; an intervention into the demonstrations as well."""
@@ -67,9 +69,9 @@ class Experience:
             self.demos.insert(session_id, step, previous=self._previous.get(session_id))
         self._previous[session_id] = step
 
-    def sample(self, batch_size: int, demo_fraction: float) -> Batch:
-        """A batch of both; see `mixed_sample`."""
-        return mixed_sample(self.online, self.demos, batch_size, demo_fraction)
+    def sample(self, batch_size: int, demo_fraction: float, share: slice) -> Batch:
+        """A share of a batch of both; see `mixed_sample`."""
+        return mixed_sample(self.online, self.demos, batch_size, demo_fraction, share)
 
     def split(self, batch_size: int, demo_fraction: float) -> tuple[int, int]:
         """How many transitions of such a batch are online ones, how many demonstrations."""
@@ -84,7 +86,11 @@ def capacities(config: TrainConfig, demonstrated: int) -> tuple[int, int]:
 
 
 def check_memory(
-    spec: EnvSpec, config: TrainConfig, demonstrated: int = 0, features: Features | None = None
+    spec: EnvSpec,
+    config: TrainConfig,
+    demonstrated: int = 0,
+    features: Features | None = None,
+    sharing: int = 1,
 ) -> None:
     """Full replays fit into memory. Reserves nothing.
 
@@ -93,7 +99,7 @@ def check_memory(
     """
     frames, frame = sum(capacities(config, demonstrated)), frame_bytes(spec, features)
     device = config.learner.device
-    limit = MEMORY_SHARE * _memory_bytes(torch.device(device))
+    limit = MEMORY_SHARE * _memory_bytes(torch.device(device), sharing)
     if frames * frame > limit:
         raise ReplayTooLarge(
             f"replays of {frames} frames of {frame} bytes take {1e-9 * frames * frame:.3g} GB, and {1e-9 * limit:.3g} "
@@ -110,7 +116,8 @@ def frame_bytes(spec: EnvSpec, features: Features | None = None) -> int:
     return images + 4 * (spec.state_dim + spec.action_dim) + BOOKKEEPING_BYTES
 
 
-def _memory_bytes(device: torch.device) -> int:
+def _memory_bytes(device: torch.device, sharing: int) -> int:
+    """Of a card, which is this process's alone, or its part of the machine's."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // sharing

@@ -1,6 +1,8 @@
 """The learner process: takes in what actors did, pays the updates that this owes, publishes the policy."""
 
 import logging
+import runpy
+import sys
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -12,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from serl_suite.agents.agent import Agent, BadAgent
-from serl_suite.agents.registry import describe, make_agent, make_policy
+from serl_suite.agents.agent import BadAgent
+from serl_suite.agents.registry import describe, make_policy
 from serl_suite.data.checkpoint import save_checkpoint
 from serl_suite.data.episodes import read_dataset
 from serl_suite.data.journal import Journal
@@ -21,13 +23,14 @@ from serl_suite.networks.encoder_config import BadEncoder
 from serl_suite.networks.host import check_device, tune_host
 from serl_suite.nodes.backlog import Backlog
 from serl_suite.nodes.config import ActorSettings
-from serl_suite.nodes.experience import Experience, ReplayTooLarge, check_memory
+from serl_suite.nodes.experience import ReplayTooLarge, check_memory
+from serl_suite.nodes.group import Group
 from serl_suite.nodes.ingest import Ingest
 from serl_suite.nodes.learner_state import Counters, restore_learner, save_learner
 from serl_suite.nodes.metrics import MetricsWriter
 from serl_suite.nodes.outcome import Outcome, first_passed
 from serl_suite.nodes.run_folder import RunFolder
-from serl_suite.nodes.updates import Updates
+from serl_suite.nodes.training import SharedTraining, Training, check_shares
 from serl_suite.wire.keys import server_keys
 from serl_suite.wire.records import FULL, DiskFull
 from serl_suite.wire.spaces import EnvSpec
@@ -51,17 +54,20 @@ class Learner:
 
     Args:
         run: Folder of the run; a checkpoint and a journal found there are taken up.
+        group: The processes that compute the updates together with this one, rank 0.
 
     Raises:
+        BadConfig: They cannot share the batches.
         DeviceUnavailable: This machine has no such device.
         RunInUse: Another learner writes to the run.
         PortInUse, AddressError: Nothing can listen there.
         CorruptEpisode, SpecMismatch: A demonstration or an episode of the run is damaged, or of other spaces.
     """
 
-    def __init__(self, run: RunFolder) -> None:
-        self.run_folder = run
+    def __init__(self, run: RunFolder, group: Group | None = None) -> None:
+        self.run_folder, self._group = run, group
         self.config = run.config
+        check_shares(self.config.agent, 1 if group is None else group.ranks.size)
         self.counters = Counters()
         self.outcome: Outcome | None = None
         tune_host(self.config.learner.threads)
@@ -72,7 +78,7 @@ class Learner:
         """Updates that a transition owes; none where they run free."""
         self._demo_episodes = read_dataset(run.demos) if any(run.demos.iterdir()) else []
         self._spec: EnvSpec | None = self._demo_episodes[0].spec if self._demo_episodes else None
-        self._agent: Agent | None = None
+        self._training: Training | None = None
         """None until it is known what to learn on, and the checkpoint before is taken up."""
         self._catching_up = False
         self._published_at = 0
@@ -132,11 +138,11 @@ class Learner:
             self._ingest.wait(0.05)
         if self._spec is None:
             return
-        agent = self._agent = self._prepare(self._spec)
+        training = self._training = self._prepare(self._spec)
         self._clock_s = time.monotonic()
         while not stop.is_set() and self.outcome is None:
-            self._train_once(agent)
-            self._log_when_due(metrics)
+            self._train_once(training)
+            self._log_when_due(training, metrics)
 
     def close(self) -> None:
         """Tells the actors, leaves checkpoint, policy and outcome behind, closes socket and journal."""
@@ -158,10 +164,10 @@ class Learner:
             deadline = time.monotonic() + LINGER_S
             while not self._ingest.sessions and time.monotonic() < deadline:
                 time.sleep(0.05)
-        if self._agent is not None:
-            self._save_checkpoint(self._agent)
+        if self._training is not None:
+            self._save_checkpoint(self._training)
             if self.outcome is None or not self.outcome.passed:
-                self._save_policy(self._agent.policy_state(), self.counters.version)
+                self._save_policy(self._training.agent.policy_state(), self.counters.version)
         if self.outcome is not None:
             self.run_folder.outcome.write_bytes(msgspec.json.encode(self.outcome))
 
@@ -178,140 +184,142 @@ class Learner:
             self._spec = spec
         return self._spec.difference(spec)
 
-    def _prepare(self, spec: EnvSpec) -> Agent:
+    def _prepare(self, spec: EnvSpec) -> Training:
         """Makes agent and replays, takes up the newest checkpoint, publishes the policy to start with."""
-        settings, seed = self.config.learner, self.config.seed
-        agent = make_agent("rlpd", self.config.agent, spec, seed=seed, device=settings.device)
-        self._experience = Experience(
-            spec, self.config, demonstrations=self._demo_episodes, features=agent.kept_features()
-        )
-        self._updates = Updates(
-            agent, self._experience, self.config.agent.batch_size, self.config.agent.demo_fraction
-        )
-        if self._demo_episodes:
-            agent.fit_normaliser(self._experience.demos.states())
+        training = self._make_training(spec)
         newest_used = self._backlog.newest_policy()
         if self.run_folder.checkpoint.exists():
-            self.counters = restore_learner(
-                self.run_folder.checkpoint, agent, self._experience, self._backlog
-            )
+            self.counters = restore_learner(self.run_folder.checkpoint, training, self._backlog)
             self._published_at, self._checkpointed_at = self.counters.updates, self.counters.env_steps
         if not self._lockstep:  # actors take newer versions only, and a killed learner had published some
             self.counters.version = max(self.counters.version, newest_used + 1)
         self._tell_progress()
         self._catching_up = self._lockstep and self._backlog.transitions >= self.config.actor.block_steps
         if not self._catching_up:
-            self._ingest.publish(self.counters.version, agent.policy_state())
-        return agent
+            self._ingest.publish(self.counters.version, training.agent.policy_state())
+        return training
 
-    def _train_once(self, agent: Agent) -> None:
+    def _make_training(self, spec: EnvSpec) -> Training:
+        """Knows the demonstrations, and nothing else yet."""
+        demonstrated = sum(len(episode) for episode in self._demo_episodes)
+        if self._group is None:
+            training = Training(spec, self.config, demonstrated)
+        else:
+            training = SharedTraining(spec, self.config, demonstrated, self._group)
+        for episode in self._demo_episodes:
+            for step in episode.steps:
+                training.demonstrate(f"demo/{episode.session_id}/{episode.number}", step)
+        if self._demo_episodes:
+            training.fit_normaliser()
+        return training
+
+    def _train_once(self, training: Training) -> None:
         """Takes what may be taken, then pays one update, or waits for something to do."""
         if arrived := self._ingest.drain():
             self._backlog.add(arrived)
             self._tell_progress()
-        if not self._lockstep or (self._is_paid and not self.counters.block_is_open):
-            self._take_steps(agent)
-        if not self._is_paid:
-            self.counters.owed -= self._update()
+        if not self._lockstep or (self._is_paid(training) and not self.counters.block_is_open):
+            self._take_steps(training)
+        if not self._is_paid(training):
+            self.counters.owed -= self._update(training)
         elif self._runs_free:
-            self._update()
-            self._end_block(agent)
+            self._update(training)
+            self._end_block(training)
         else:
-            self._end_block(agent)
+            self._end_block(training)
             if self._backlog.transitions < (self.config.actor.block_steps if self._lockstep else 1):
                 self._ingest.wait(0.02)
         if (
             not self._lockstep
             and self.counters.updates - self._published_at >= self.config.learner.publish_every
         ):
-            self._publish(agent)
-        self._judge(agent)
+            self._publish(training)
+        self._judge(training)
 
     @property
     def _runs_free(self) -> bool:
         return self._free and self.counters.env_steps > self.config.learner.warmup_steps
 
-    def _take_steps(self, agent: Agent) -> None:
+    def _take_steps(self, training: Training) -> None:
         """In lockstep one whole block, else everything that has arrived, and the updates that this owes."""
         wanted = self.config.actor.block_steps if self._lockstep else self._backlog.transitions
         if self._backlog.transitions < wanted or not self._backlog:
             return
         while wanted > 0:
             session_id, step = self._backlog.pop()
-            self._experience.insert(session_id, step)
+            training.insert(session_id, step)
             if step.ends_episode and step.success is not None:
                 self._successes.append(step.success)
             self.counters.frames += 1
             if step.index > 0:
                 wanted -= 1
-                self._owe(agent)
+                self._owe(training)
         self.counters.block_is_open = True
         self._tell_progress()
 
-    def _owe(self, agent: Agent) -> None:
+    def _owe(self, training: Training) -> None:
         """One more transition: adds its updates to the debt, up to the cap."""
         self.counters.env_steps += 1
         if self.counters.env_steps == max(1, self.config.learner.warmup_steps) and not self._demo_episodes:
-            agent.fit_normaliser(self._experience.online.states())
+            training.fit_normaliser()
         if self.counters.env_steps > self.config.learner.warmup_steps:
             owed = self.counters.owed + self._utd
             self.counters.owed = min(owed, self.config.learner.max_owed_updates)
             self.counters.forgiven += owed - self.counters.owed
 
-    @property
-    def _is_paid(self) -> bool:
-        return self.counters.owed < self._updates.next
+    def _is_paid(self, training: Training) -> bool:
+        return self.counters.owed < training.updates.next
 
-    def _update(self) -> int:
+    def _update(self, training: Training) -> int:
         """Returns how many updates it made."""
-        count = self._updates.next
-        self._log.losses.update(self._updates.run())
+        count = training.updates.next
+        self._log.losses.update(training.update())
         self.counters.updates += count
         return count
 
-    def _end_block(self, agent: Agent) -> None:
+    def _end_block(self, training: Training) -> None:
         """Everything owed is paid: publishes, and writes a checkpoint when one is due."""
         if not self.counters.block_is_open:
             return
         self.counters.block_is_open = False
         if self._lockstep:
-            self._publish(agent)
+            self._publish(training)
         if self.counters.env_steps - self._checkpointed_at >= self.config.learner.checkpoint_every:
-            self._save_checkpoint(agent)
+            self._save_checkpoint(training)
 
-    def _publish(self, agent: Agent) -> None:
+    def _publish(self, training: Training) -> None:
         self.counters.version += 1
         self._published_at = self.counters.updates
         self._tell_progress()
         if self._catching_up and self._backlog.transitions >= self.config.actor.block_steps:
             return  # an actor that began with this policy would lag behind by the rest of the journal for ever
         self._catching_up = False
-        self._ingest.publish(self.counters.version, agent.policy_state())
+        self._ingest.publish(self.counters.version, training.agent.policy_state())
 
     def _tell_progress(self) -> None:
         waiting = self._backlog.transitions
         self._ingest.set_progress(self.counters.env_steps + waiting, self.counters.owed + self._utd * waiting)
 
-    def _save_checkpoint(self, agent: Agent) -> None:
+    def _save_checkpoint(self, training: Training) -> None:
         """Only once all steps it counts are durable; where they cannot be, the checkpoint before stays."""
         if self._ingest.flush():
-            save_learner(self.run_folder.checkpoint, self.counters, agent, self._experience)
+            save_learner(self.run_folder.checkpoint, self.counters, training)
             self._checkpointed_at = self.counters.env_steps
 
     def _save_policy(self, arrays: Mapping[str, npt.NDArray[np.float32]], version: int) -> None:
         tensors = {name: torch.tensor(array) for name, array in arrays.items()}
         save_checkpoint(self.run_folder.policy, tensors, {"version": version})
 
-    def _judge(self, agent: Agent) -> None:
+    def _judge(self, training: Training) -> None:
         """Ends the training when an evaluation has passed or the budget is spent."""
         passed = first_passed(self._ingest.take_evaluations(), self.config.evaluation.attempt_pass_at)
         if passed is not None:
             self._save_policy(passed.arrays, passed.version)
             self._finish(f"policy {passed.version} passed its evaluation", passed.version)
-        elif self.counters.env_steps >= self.config.max_steps and self._is_paid:
-            self._end_block(agent)
+        elif self.counters.env_steps >= self.config.max_steps and self._is_paid(training):
+            self._end_block(training)
             if self._published_at < self.counters.updates:  # the policy that stays has a version of its own
-                self._publish(agent)
+                self._publish(training)
             self._finish(f"the budget of {self.config.max_steps} env steps is spent", None)
 
     def _finish(self, reason: str, passed_version: int | None) -> None:
@@ -327,7 +335,7 @@ class Learner:
     def _training_s(self) -> float:
         return self.counters.training_s + time.monotonic() - self._clock_s
 
-    def _log_when_due(self, metrics: MetricsWriter) -> None:
+    def _log_when_due(self, training: Training, metrics: MetricsWriter) -> None:
         """Once a second of wall-clock: what the live view and the curves show."""
         now = time.monotonic()
         elapsed = now - self._log.time_s
@@ -348,8 +356,8 @@ class Learner:
             "learner/updates_owed": counters.owed,
             "learner/updates_forgiven": counters.forgiven,
             "learner/policy_version": counters.version,
-            "replay/online": len(self._experience.online),
-            "replay/demos": len(self._experience.demos),
+            "replay/online": len(training.experience.online),
+            "replay/demos": len(training.experience.demos),
             "episode/success_rate": sum(self._successes) / len(self._successes) if self._successes else None,
             "wire/dropped": sum(
                 self._ingest.counters[name] for name in ("malformed", "oversized", "refused", "gaps")
@@ -366,3 +374,10 @@ class _Log(msgspec.Struct):
     updates: int = 0
     env_steps: int = 0
     losses: dict[str, torch.Tensor | float] = {}
+
+
+if (
+    __name__ == "__main__"
+):  # torchrun -m serl_suite.nodes.learner: the command by which people start one, in each process
+    sys.argv.insert(1, "learner")
+    runpy.run_module("serl_suite.cli.main", run_name="__main__", alter_sys=True)

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import msgspec
 
-from serl_suite.agents.agent import Agent
 from serl_suite.data.checkpoint import load_checkpoint, save_checkpoint
 from serl_suite.nodes.backlog import Backlog
-from serl_suite.nodes.experience import Experience
+from serl_suite.nodes.training import Training
 
 __all__ = ["Counters", "restore_learner", "save_learner"]
 
@@ -30,7 +29,7 @@ class Counters(msgspec.Struct):
     """Steps were taken whose updates are not all paid, so no policy that has learnt from them is published."""
 
 
-def save_learner(path: Path, counters: Counters, agent: Agent, experience: Experience) -> None:
+def save_learner(path: Path, counters: Counters, training: Training) -> None:
     """Writes a checkpoint durably. The steps that it counts must be durable already.
 
     Raises:
@@ -38,19 +37,18 @@ def save_learner(path: Path, counters: Counters, agent: Agent, experience: Exper
     """
     meta = {
         "counters": msgspec.to_builtins(counters),
-        "online_rng": experience.online.rng_state(),
-        "demos_rng": experience.demos.rng_state(),
+        "online_rng": training.experience.online.rng_state(),
+        "demos_rng": training.experience.demos.rng_state(),
     }
-    save_checkpoint(path, agent.state_dict(), meta)
+    save_checkpoint(path, training.agent.state_dict(), meta)
 
 
-def restore_learner(path: Path, agent: Agent, experience: Experience, backlog: Backlog) -> Counters:
+def restore_learner(path: Path, training: Training, backlog: Backlog) -> Counters:
     """Takes up a checkpoint: updates go on exactly as they would have.
 
     Args:
         path: Of the checkpoint.
-        agent: Its state is replaced.
-        experience: Without online steps; gets those that the checkpoint counts.
+        training: Without online steps; gets those that the checkpoint counts.
         backlog: All steps of the journal; those are taken out of it.
 
     Raises:
@@ -59,12 +57,10 @@ def restore_learner(path: Path, agent: Agent, experience: Experience, backlog: B
     """
     tensors, meta = load_checkpoint(path)
     counters = msgspec.convert(meta["counters"], Counters)
-    agent.load_state_dict(tensors)
+    training.load(tensors, meta["online_rng"], meta["demos_rng"])
     if len(backlog) < counters.frames:
         log.warning("the journal holds %d steps of %d; the rest is sent again", len(backlog), counters.frames)
     for _ in range(min(counters.frames, len(backlog))):
-        experience.insert(*backlog.pop())
-    experience.online.set_rng_state(meta["online_rng"])
-    experience.demos.set_rng_state(meta["demos_rng"])
+        training.insert(*backlog.pop())
     log.info("resumed at %d env steps, %d updates", counters.env_steps, counters.updates)
     return counters

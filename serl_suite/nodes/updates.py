@@ -5,7 +5,9 @@ import logging
 from torch import Tensor
 
 from serl_suite.agents.agent import Agent
+from serl_suite.agents.ranks import ALONE, Ranks
 from serl_suite.agents.rlpd import RLPD
+from serl_suite.agents.rlpd_config import RLPDConfig
 from serl_suite.agents.update_graph import UpdateGraph
 from serl_suite.nodes.experience import Experience
 
@@ -20,11 +22,16 @@ class Updates:
     Args:
         agent: Ready to learn.
         experience: What it learns from.
+        config: The agent's.
+        ranks: The processes that learn with it.
     """
 
-    def __init__(self, agent: Agent, experience: Experience, batch_size: int, demo_fraction: float) -> None:
+    def __init__(
+        self, agent: Agent, experience: Experience, config: RLPDConfig, ranks: Ranks = ALONE
+    ) -> None:
         self._agent, self._experience = agent, experience
-        self._batch_size, self._demo_fraction = batch_size, demo_fraction
+        self._batch_size, self._demo_fraction = config.batch_size, config.demo_fraction
+        self._share = ranks.share
         self._graph: UpdateGraph | None = None
         self._split: tuple[int, int] | None = None
         """Of the graph's batches: from online steps, from demonstrations."""
@@ -40,7 +47,8 @@ class Updates:
     def run(self) -> dict[str, Tensor]:
         """Does `next` updates. Returns: metrics of the last one, scalars on the device."""
         if self.next == 1:
-            return self._agent.update(self._experience.sample(self._batch_size, self._demo_fraction))
+            batch = self._experience.sample(self._batch_size, self._demo_fraction, self._share)
+            return self._agent.update(batch)
         return self._current_graph().run()
 
     def _current_graph(self) -> UpdateGraph:

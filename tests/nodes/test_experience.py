@@ -34,7 +34,7 @@ def test_terabytes_are_refused_and_the_capacity_that_is_named_would_fit():
     config = TrainConfig(task="T", max_steps=1_000_000)
     spec = make_spec(cameras=64, size=4096)
     with pytest.raises(ReplayTooLarge, match="fewer or smaller images") as refusal:
-        Experience(spec, config, demonstrations=[])
+        Experience(spec, config, demonstrated=0)
     fitting = int(re.search(r"--learner\.replay-capacity (\d+)", str(refusal.value))[1])
     fits, does_not = (
         msgspec.structs.replace(config, learner=LearnerConfig(replay_capacity=fitting + more))
@@ -52,7 +52,7 @@ def test_the_default_capacity_is_fine_for_states():
 def test_no_more_is_reserved_than_a_run_can_fill():
     """Two frames a transition at most, however large the capacity."""
     config = TrainConfig(task="T", max_steps=50)
-    experience = Experience(make_spec(), config, demonstrations=[])
+    experience = Experience(make_spec(), config, demonstrated=0)
     for seq in range(100):
         step = Step(
             seq=seq, episode=seq // 2, index=seq % 2, observation={"state": np.full(3, seq, np.float64)},
