@@ -1,6 +1,9 @@
-"""An actor at work without end in front of twin (lockstep), control process and server: what grows, and what drifts."""
+"""An actor at work without end in front of twin, control process and server: what grows, and what drifts.
 
-import logging
+In lockstep, the twin's time waiting for the actor as in training, so that nothing depends on the machine's speed.
+"""
+
+import contextlib
 import multiprocessing
 import time
 from pathlib import Path
@@ -8,12 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 from rig import end, free_port, start_twin
-from serl_envs.remote import RemoteRobot
+from serl_envs.remote_scene import RemoteScene
+from serl_envs.remote_twin import RemoteTwin
 from serl_envs.robot import RobotFault, Setpoint
+from serl_envs.tasks.reach import Reach
 from serl_servers.franka.config import TICK_S, ServerConfig
 from serl_servers.franka.records import Phase
 from serl_servers.franka.service import RobotService
-from serl_servers.front import RECOVERY_PERIOD_S
 
 HOME, DOWN = np.array([0.45, 0.0, 0.3]), np.array([1.0, 0.0, 0.0, 0.0])
 STEPS = 50
@@ -23,8 +27,6 @@ SETTLED_TICKS = 200
 """After a motion has begun: states before its first torque are not counted, and shares are of the last 100 ticks."""
 WARM = 0.3
 """Share of the time after which nothing may grow any more."""
-
-_log = logging.getLogger(__name__)
 
 
 class Soak(NamedTuple):
@@ -43,30 +45,26 @@ class Soak(NamedTuple):
     """Faults that came and were recovered from."""
 
 
-def work(address: str) -> None:
-    """Episodes of random setpoints around a place, the gripper opening and closing, a reset after each. An actor that
-    the machine has kept waiting for too long recovers and goes on."""
-    rng, robot = np.random.default_rng(0), RemoteRobot(address, name="soak")
+def work(address: str, ip: str) -> None:
+    """Episodes of random setpoints around a place, the gripper opening and closing, a reset after each, which recovers
+    where a fault has ended the episode."""
+    rng = np.random.default_rng(0)
+    scene = RemoteScene(Reach(), "FrankaReach-v0", f"tcp://{ip}:1339")
+    robot = RemoteTwin(scene, address, name="soak")
     while True:
-        try:
-            robot.reset(HOME, DOWN, 0.08)
+        robot.reset(HOME, DOWN, 0.08)
+        with contextlib.suppress(RobotFault):
             for k in range(STEPS):
                 goal = HOME + rng.uniform(-0.05, 0.05, 3)
                 robot.command(Setpoint(goal, DOWN, 0.08 if k // 10 % 2 else 0.02), 0.1)
-        except RobotFault:
-            time.sleep(RECOVERY_PERIOD_S)
-            if robot.observe().fault is not None:
-                try:
-                    robot.recover("the machine was too busy")
-                except RobotFault as refused:
-                    _log.warning("%s", refused)
+                robot.observe()
 
 
 def soak(folder: Path, ip: str, seconds: float) -> Soak:
     """Runs for so long in real time. The server is this process, so that its own counters can be read."""
     twin = start_twin(ip, folder, "--mode", "lockstep")
     service = RobotService(ServerConfig(ip=ip, bind=(address := f"tcp://127.0.0.1:{free_port()}")))
-    actor = multiprocessing.get_context("spawn").Process(target=work, args=(address,), daemon=True)
+    actor = multiprocessing.get_context("spawn").Process(target=work, args=(address, ip), daemon=True)
     actor.start()
     link = service.link
     pids = {"twin": twin.pid, "server": multiprocessing.current_process().pid, "actor": actor.pid}
