@@ -32,11 +32,14 @@ class Agent(Protocol):
     def policy_state(self) -> dict[str, NDArray[np.float32]]:
         """A copy of what an actor needs, no more."""
 
-    def state_dict(self) -> dict[str, torch.Tensor]:
-        """A copy of everything that the next update depends on."""
+    def policy_tensors(self) -> dict[str, torch.Tensor]:
+        """The same as it is trained, for a `Snapshot`."""
+
+    def state_tensors(self) -> dict[str, torch.Tensor]:
+        """Everything that the next update depends on, for a `Snapshot`."""
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        """Restores `state_dict`, after which updates go on exactly as they would have.
+        """Restores a copy of `state_tensors`, after which updates go on exactly as they would have.
 
         Raises:
             BadAgent: It is of an agent with other settings; nothing was changed.

@@ -129,16 +129,15 @@ class LagrangianRLPD(RLPD):
             "actor/temperature": temperature.detach(),
         }
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """A copy of everything that the next update depends on."""
-        state = {
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Everything that the next update depends on."""
+        return super().state_tensors() | {
             **module_state("cost_critic", self.cost_critic),
             **module_state("target_cost_critic", self.target_cost_critic),
             **adam_state("cost_optimiser", self._cost_optimiser),
             **adam_state("multiplier_optimiser", self._multiplier_optimiser),
             "log_multiplier": self.log_multiplier,
         }
-        return super().state_dict() | {k: v.detach().to("cpu", copy=True) for k, v in state.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restores `state_dict`, after which updates go on exactly as they would have.

@@ -141,16 +141,15 @@ class RecoveryRLPD(RLPD):
         risk = self._risk(state, torch.tanh(raw)).mean()
         return risk, {"recovery/risk": risk.detach()}
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """A copy of everything that the next update depends on."""
-        state = {
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Everything that the next update depends on."""
+        return super().state_tensors() | {
             **module_state("recovery", self.recovery),
             **module_state("risk_critic", self.risk_critic),
             **module_state("target_risk_critic", self.target_risk_critic),
             **adam_state("risk_optimiser", self._risk_optimiser),
             **adam_state("recovery_optimiser", self._recovery_optimiser),
         }
-        return super().state_dict() | {k: v.detach().to("cpu", copy=True) for k, v in state.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restores `state_dict`, after which updates go on exactly as they would have.

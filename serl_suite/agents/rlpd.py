@@ -112,7 +112,7 @@ class RLPD:
             return None
         dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         size = math.prod(self.encoder.feature_shape)
-        return Features(self.encoder.features, size, dtype, views, seed=self._seed)
+        return Features(self.encoder.features, size, dtype, views, seed=self._seed, device=self.device)
 
     def act(self, observation: Observation, explore: bool) -> NDArray[np.float32]:
         """An action in [-1, 1]: the policy's mode, or a draw where `explore`. Shape: (action_dim,)"""
@@ -156,9 +156,8 @@ class RLPD:
         if isinstance(self.encoder, StateEncoder):
             return None, None
         if self.encoder.frozen:
-            both = {key: torch.cat([batch.images[key], batch.next_images[key]]) for key in batch.images}
             with torch.no_grad():
-                seen = self.encoder.see(both)
+                seen = self.encoder.see(batch.images, batch.next_images)
             return seen[:, : len(batch.state)], seen[:, len(batch.state) :]
         with torch.no_grad():
             next_seen = self.encoder.see(batch.next_images)
@@ -227,11 +226,19 @@ class RLPD:
 
     def policy_state(self) -> dict[str, NDArray[np.float32]]:
         """A copy of what `Policy.load` takes: the policy network, its encoder and the state statistics."""
-        return {name: tensor.cpu().numpy().copy() for name, tensor in self.policy.trained_state().items()}
+        return {name: tensor.cpu().numpy().copy() for name, tensor in self.policy_tensors().items()}
+
+    def policy_tensors(self) -> dict[str, Tensor]:
+        """What `policy_state` copies."""
+        return self.policy.trained_state()
 
     def state_dict(self) -> dict[str, Tensor]:
         """A copy of everything that the next update depends on."""
-        state = {
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.state_tensors().items()}
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """What `state_dict` copies."""
+        return {
             **{f"policy.{name}": tensor for name, tensor in self.policy.trained_state().items()},
             **module_state("critic", self.critic),
             **module_state("target_critic", self.target_critic),
@@ -242,7 +249,6 @@ class RLPD:
             "generator": self.generator.get_state(),
             "updates": torch.tensor(self.updates),
         }
-        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restores `state_dict`, after which updates go on exactly as they would have.
@@ -250,7 +256,7 @@ class RLPD:
         Raises:
             BadAgent: It is of other settings, other spaces or another kind of device; nothing was changed.
         """
-        mine, theirs = ({k: tuple(v.shape) for k, v in s.items()} for s in (self.state_dict(), state))
+        mine, theirs = ({k: tuple(v.shape) for k, v in s.items()} for s in (self.state_tensors(), state))
         if odd := sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k)):
             there, here = theirs.get(odd[0], "absent"), mine.get(odd[0], "absent")
             raise BadAgent(

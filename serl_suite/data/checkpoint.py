@@ -1,10 +1,11 @@
 """One checkpoint is one file: tensors as safetensors, everything else as JSON in its header."""
 
+import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 
@@ -15,6 +16,11 @@ __all__ = ["BadCheckpoint", "load_checkpoint", "save_checkpoint"]
 
 VERSION = 1
 HEADER = "serl_suite"
+DTYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
+    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+"""As safetensors names them."""
 
 
 class BadCheckpoint(SerlError):
@@ -27,7 +33,7 @@ class _Header(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def save_checkpoint(path: Path, tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> None:
-    """Writes durably: a crash leaves the old file or the new one.
+    """Writes durably: a crash leaves the old file or the new one. Other threads go on meanwhile.
 
     Args:
         path: Replaced if it exists.
@@ -38,10 +44,28 @@ def save_checkpoint(path: Path, tensors: dict[str, torch.Tensor], meta: dict[str
         DiskFull: what was there before is untouched.
     """
     header = msgspec.json.encode(_Header(version=VERSION, meta=meta)).decode()
-    data = safetensors.torch.save(
-        {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, {HEADER: header}
-    )
-    write_durably(path, data)
+    write_durably(path, *_safetensors(tensors, {HEADER: header}))
+
+
+def _safetensors(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> Iterator[memoryview | bytes]:
+    """A safetensors file in parts, without the copies that its own package makes while no other thread can run."""
+    names = sorted(
+        tensors, key=lambda name: (-tensors[name].element_size(), name)
+    )  # so that each lies aligned
+    table: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for name in names:
+        tensor = tensors[name]
+        start, end = end, end + tensor.numel() * tensor.element_size()
+        table[name] = {
+            "dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]
+        }  # fmt: skip
+    text = msgspec.json.encode(table)
+    text += b" " * (-len(text) % 8)
+    yield struct.pack("<Q", len(text)) + text
+    for name in names:
+        flat = tensors[name].detach().cpu().contiguous().view(-1)
+        yield memoryview(flat.view(torch.uint8).numpy())
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -10,6 +10,38 @@ from numpy.typing import NDArray
 
 __all__ = ["Column", "FeatureColumn", "Features", "ImageColumn"]
 
+HOST = torch.device("cpu")
+STAGED = 32
+"""Rows that may be on their way to a device before whoever brings the next one waits."""
+HOST_DTYPES = {torch.uint8: np.uint8, torch.float32: np.float32, torch.bfloat16: np.uint16}
+"""In which numpy reserves them: it touches no memory in advance, and does not know the last one."""
+
+
+class _Staging:
+    """Arrays on their way to a device: for a CUDA device through pinned memory, in turn, so that nobody waits for what
+    the device is at."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
+        self._on_host = device.type == "cpu"
+        if self._on_host:
+            return
+        self._rows = torch.zeros((STAGED, *shape), dtype=dtype, pin_memory=True)
+        self._host = self._rows.numpy()
+        self._sent = [torch.cuda.Event() for _ in range(STAGED)]  # type: ignore[no-untyped-call]
+        self._device, self._turn = device, 0
+
+    def send(self, value: NDArray[Any], to: torch.Tensor) -> None:
+        """Copies `value` in the order of the current stream."""
+        if self._on_host:
+            to.copy_(torch.from_numpy(np.ascontiguousarray(value)))
+            return
+        self._turn = (self._turn + 1) % STAGED
+        sent = self._sent[self._turn]
+        sent.synchronize()
+        self._host[self._turn] = value
+        to.copy_(self._rows[self._turn], non_blocking=True)
+        sent.record(torch.cuda.current_stream(self._device))
+
 
 class Column:
     """A fixed-size array of rows on a device. Host memory is touched only when a row is first written."""
@@ -17,10 +49,15 @@ class Column:
     def __init__(self, rows: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
         self._host: NDArray[Any] | None = None
         if device.type == "cpu":
-            self._host = np.zeros((rows, *shape), np.uint8 if dtype == torch.uint8 else np.float32)
-            self._rows = torch.from_numpy(self._host)
+            self._host = np.zeros((rows, *shape), HOST_DTYPES[dtype])
+            self._rows = torch.from_numpy(self._host).view(dtype)
         else:
             self._rows = torch.zeros((rows, *shape), dtype=dtype, device=device)
+        self._prepare(shape, dtype, device)
+
+    def _prepare(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
+        """Makes room for what `put` brings, a row each time."""
+        self._staging = _Staging(shape, dtype, device)
 
     @property
     def nbytes(self) -> int:
@@ -37,7 +74,7 @@ class Column:
         if self._host is not None:
             self._host[row] = value
         else:
-            self._rows[row].copy_(torch.from_numpy(np.ascontiguousarray(value)))
+            self._staging.send(value, self._rows[row])
 
     def take(self, rows: NDArray[np.int64]) -> torch.Tensor:
         """A copy of the given rows. Shape: (len(rows), *shape)"""
@@ -78,13 +115,15 @@ class Features:
     """What a replay keeps in the place of images: a frozen network's features of a few random shifts of each."""
 
     extract: Callable[[torch.Tensor], torch.Tensor]
-    """uint8 images (n, height, width, 3) on the device to features (n, size) there."""
+    """uint8 images (n, height, width, 3) on `device` to features (n, size) there."""
     size: int
     dtype: torch.dtype
     views: int
     """Shifts kept of each image."""
     seed: int
     """Of the shifts: the same images in the same order come to the same features."""
+    device: torch.device = HOST
+    """Where the network is."""
 
 
 class FeatureColumn(Column):
@@ -93,9 +132,18 @@ class FeatureColumn(Column):
     def __init__(
         self, rows: int, shape: tuple[int, ...], shift: int, device: torch.device, features: Features
     ) -> None:
-        super().__init__(rows, (features.views, features.size), features.dtype, device)
         self._image_shape, self._shift, self._features = shape, shift, features
         self._rng = np.random.default_rng(features.seed)
+        super().__init__(rows, (features.views, features.size), features.dtype, device)
+
+    def _prepare(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
+        """Room for an image and its shifts, where the network is."""
+        where, views = self._features.device, self._features.views
+        self._image = torch.zeros(self._image_shape, dtype=torch.uint8, device=where)
+        self._offsets = torch.zeros(views, 2, dtype=torch.int64, device=where)
+        self._first = torch.zeros(views, dtype=torch.int64, device=where)
+        self._staging = _Staging(self._image_shape, torch.uint8, where)
+        self._staged_offsets = _Staging((views, 2), torch.int64, where)
 
     @property
     def host(self) -> None:
@@ -105,9 +153,9 @@ class FeatureColumn(Column):
     def put(self, row: int, value: NDArray[np.float32] | NDArray[np.uint8]) -> None:
         """Looks at an image once for good. Shape: (height, width, 3)"""
         offsets = self._rng.integers(-self._shift, self._shift + 1, size=(self._features.views, 2))
-        image = torch.from_numpy(np.ascontiguousarray(value)).to(self._rows.device, non_blocking=True)
-        first = torch.zeros(len(offsets), dtype=torch.int64, device=image.device)
-        views = shifted(image[None], first, torch.from_numpy(offsets).to(image.device))
+        self._staging.send(value, self._image)
+        self._staged_offsets.send(offsets, self._offsets)
+        views = shifted(self._image[None], self._first, self._offsets)
         with torch.no_grad():
             self._rows[row].copy_(self._features.extract(views))
 

@@ -8,8 +8,9 @@ from serl_suite.wire.records import FULL, Buffer, DiskFull
 __all__ = ["sync_folder", "write_durably"]
 
 
-def write_durably(path: Path, data: Buffer) -> None:
-    """Replaces a file; when this returns it is on the disk itself, and a crash leaves the old file or the new one.
+def write_durably(path: Path, *parts: Buffer) -> None:
+    """Replaces a file by these parts in a row; when this returns it is on the disk itself, and a crash leaves the old
+    file or the new one.
 
     Raises:
         DiskFull: Nothing was written.
@@ -18,7 +19,8 @@ def write_durably(path: Path, data: Buffer) -> None:
     temporary = path.with_suffix(".tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(data)
+            for part in parts:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         temporary.rename(path)

@@ -16,17 +16,19 @@ import torch
 
 from serl_suite.agents.agent import BadAgent
 from serl_suite.agents.registry import describe, make_policy
+from serl_suite.agents.snapshot import Snapshot
 from serl_suite.data.checkpoint import save_checkpoint
 from serl_suite.data.episodes import read_dataset
 from serl_suite.data.journal import Journal
 from serl_suite.networks.encoder_config import BadEncoder
 from serl_suite.networks.host import check_device, tune_host
 from serl_suite.nodes.backlog import Backlog
+from serl_suite.nodes.checkpoints import Checkpoints
 from serl_suite.nodes.config import ActorSettings
 from serl_suite.nodes.experience import ReplayTooLarge, check_memory
 from serl_suite.nodes.group import Group
 from serl_suite.nodes.ingest import Ingest
-from serl_suite.nodes.learner_state import Counters, restore_learner, save_learner
+from serl_suite.nodes.learner_state import Counters, learner_meta, restore_learner
 from serl_suite.nodes.metrics import MetricsWriter
 from serl_suite.nodes.outcome import Outcome, first_passed
 from serl_suite.nodes.run_folder import RunFolder
@@ -83,6 +85,8 @@ class Learner:
         self._catching_up = False
         self._published_at = 0
         self._checkpointed_at = 0
+        self._outgoing: tuple[int, Snapshot] | None = None
+        """A policy's version, and what is on its way from the device."""
         self._log = _Log()
         self._successes: deque[bool] = deque(maxlen=self.config.evaluation.window)
         self._clock_s = time.monotonic()
@@ -93,6 +97,7 @@ class Learner:
         keys = server_keys(folder=Path(settings.keys)) if settings.keys is not None else None
         bind = run.address.read_text() if run.address.exists() else settings.bind
         self._ingest = Ingest(bind, self._journal, run.info.run_id, keys=keys, check=self._check_spec)
+        self._checkpoints = Checkpoints(run.checkpoint, self._ingest.flush)
         self._ingest.set_agent(msgspec.to_builtins(self._actor_settings()))
 
     def _actor_settings(self) -> ActorSettings:
@@ -165,7 +170,9 @@ class Learner:
             while not self._ingest.sessions and time.monotonic() < deadline:
                 time.sleep(0.05)
         if self._training is not None:
-            self._save_checkpoint(self._training)
+            self._hand_out_policy(wait=True)
+            self._begin_checkpoint(self._training)
+            self._checkpoints.wait()
             if self.outcome is None or not self.outcome.passed:
                 self._save_policy(self._training.agent.policy_state(), self.counters.version)
         if self.outcome is not None:
@@ -197,6 +204,8 @@ class Learner:
         self._catching_up = self._lockstep and self._backlog.transitions >= self.config.actor.block_steps
         if not self._catching_up:
             self._ingest.publish(self.counters.version, training.agent.policy_state())
+        for tensors in (training.agent.policy_tensors(), training.agent.state_tensors()):
+            Snapshot(tensors).tensors()  # so that later ones find their memory
         return training
 
     def _make_training(self, spec: EnvSpec) -> Training:
@@ -215,6 +224,7 @@ class Learner:
 
     def _train_once(self, training: Training) -> None:
         """Takes what may be taken, then pays one update, or waits for something to do."""
+        self._hand_out_policy()
         if arrived := self._ingest.drain():
             self._backlog.add(arrived)
             self._tell_progress()
@@ -231,6 +241,7 @@ class Learner:
                 self._ingest.wait(0.02)
         if (
             not self._lockstep
+            and self._outgoing is None
             and self.counters.updates - self._published_at >= self.config.learner.publish_every
         ):
             self._publish(training)
@@ -284,27 +295,37 @@ class Learner:
         self.counters.block_is_open = False
         if self._lockstep:
             self._publish(training)
-        if self.counters.env_steps - self._checkpointed_at >= self.config.learner.checkpoint_every:
-            self._save_checkpoint(training)
+        due = self.counters.env_steps - self._checkpointed_at >= self.config.learner.checkpoint_every
+        if not self._checkpoints.is_writing and due:
+            self._begin_checkpoint(training)
 
     def _publish(self, training: Training) -> None:
         self.counters.version += 1
         self._published_at = self.counters.updates
         self._tell_progress()
+        self._hand_out_policy(wait=True)
         if self._catching_up and self._backlog.transitions >= self.config.actor.block_steps:
             return  # an actor that began with this policy would lag behind by the rest of the journal for ever
         self._catching_up = False
-        self._ingest.publish(self.counters.version, training.agent.policy_state())
+        self._outgoing = self.counters.version, Snapshot(training.agent.policy_tensors())
+        self._hand_out_policy(wait=self._lockstep)
+
+    def _hand_out_policy(self, *, wait: bool = False) -> None:
+        """What `_publish` took, once it is here."""
+        if self._outgoing is None or not (wait or self._outgoing[1].is_ready):
+            return
+        (version, snapshot), self._outgoing = self._outgoing, None
+        arrays = {name: tensor.numpy().copy() for name, tensor in snapshot.tensors().items()}
+        self._ingest.publish(version, arrays)
 
     def _tell_progress(self) -> None:
         waiting = self._backlog.transitions
         self._ingest.set_progress(self.counters.env_steps + waiting, self.counters.owed + self._utd * waiting)
 
-    def _save_checkpoint(self, training: Training) -> None:
-        """Only once all steps it counts are durable; where they cannot be, the checkpoint before stays."""
-        if self._ingest.flush():
-            save_learner(self.run_folder.checkpoint, self.counters, training)
-            self._checkpointed_at = self.counters.env_steps
+    def _begin_checkpoint(self, training: Training) -> None:
+        meta = learner_meta(self.counters, training)
+        self._checkpoints.begin(Snapshot(training.agent.state_tensors()), meta)
+        self._checkpointed_at = self.counters.env_steps
 
     def _save_policy(self, arrays: Mapping[str, npt.NDArray[np.float32]], version: int) -> None:
         tensors = {name: torch.tensor(array) for name, array in arrays.items()}
@@ -342,11 +363,13 @@ class Learner:
         if elapsed < LOG_PERIOD_S:
             return
         counters, log_ = self.counters, self._log
+        log_.outgoing = log_.outgoing or Snapshot(log_.losses)
+        if not log_.outgoing.is_ready:
+            return
+        losses, log_.outgoing = log_.outgoing.tensors(), None
         counters.training_s, self._clock_s = self._training_s(), now
         trained_steps = counters.env_steps - self.config.learner.warmup_steps
-        record: dict[str, float | int | bool | None] = {
-            name: float(value) for name, value in log_.losses.items()
-        }
+        record: dict[str, float | int | bool | None] = {name: float(loss) for name, loss in losses.items()}
         record |= {
             "learner/training_s": counters.training_s,
             "learner/updates": counters.updates,
@@ -373,7 +396,10 @@ class _Log(msgspec.Struct):
     time_s: float = 0.0
     updates: int = 0
     env_steps: int = 0
-    losses: dict[str, torch.Tensor | float] = {}
+    losses: dict[str, torch.Tensor] = {}
+    """Of the newest update, where it was made."""
+    outgoing: Snapshot | None = None
+    """Losses on their way from the device."""
 
 
 if (

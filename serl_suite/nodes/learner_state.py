@@ -2,14 +2,15 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from serl_suite.data.checkpoint import load_checkpoint, save_checkpoint
+from serl_suite.data.checkpoint import load_checkpoint
 from serl_suite.nodes.backlog import Backlog
 from serl_suite.nodes.training import Training
 
-__all__ = ["Counters", "restore_learner", "save_learner"]
+__all__ = ["Counters", "learner_meta", "restore_learner"]
 
 log = logging.getLogger(__name__)
 
@@ -29,18 +30,13 @@ class Counters(msgspec.Struct):
     """Steps were taken whose updates are not all paid, so no policy that has learnt from them is published."""
 
 
-def save_learner(path: Path, counters: Counters, training: Training) -> None:
-    """Writes a checkpoint durably. The steps that it counts must be durable already.
-
-    Raises:
-        DiskFull: The checkpoint before is untouched.
-    """
-    meta = {
+def learner_meta(counters: Counters, training: Training) -> dict[str, Any]:
+    """What a checkpoint says beside the agent's tensors."""
+    return {
         "counters": msgspec.to_builtins(counters),
         "online_rng": training.experience.online.rng_state(),
         "demos_rng": training.experience.demos.rng_state(),
     }
-    save_checkpoint(path, training.agent.state_dict(), meta)
 
 
 def restore_learner(path: Path, training: Training, backlog: Backlog) -> Counters:

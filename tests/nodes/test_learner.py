@@ -379,8 +379,8 @@ HUGE = {f"camera{k}": ArraySpec(shape=(4096, 4096, 3), dtype="uint8") for k in r
     ("observation", "reason"),
     [
         ({"state": ArraySpec(shape=(20_000,), dtype="float32")}, "a state of 20000 numbers; at most 16384"),
-        ({"wrist": ArraySpec(shape=(8, 8, 3), dtype="uint8")}, "without cameras"),
-        (HUGE, r"two replays of 200000 frames .* GB.*--learner.replay-capacity \d+ or less"),
+        ({"wrist": ArraySpec(shape=(8, 12, 3), dtype="uint8")}, "one square size is needed"),
+        (HUGE, r"replays of 484 frames .* GB.*--learner.replay-capacity \d+ or less"),
     ],
     ids=["state", "image", "memory"],
 )
