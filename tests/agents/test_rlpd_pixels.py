@@ -5,10 +5,14 @@ import numpy as np
 import pytest
 import torch
 
+from serl_suite.agents.errors import BadAgent
 from serl_suite.agents.policy import Policy
+from serl_suite.agents.registry import describe, make_policy
 from serl_suite.agents.rlpd import RLPD, RLPDConfig
 from serl_suite.data.replay import Replay
+from serl_suite.networks.backbone import make_backbone
 from serl_suite.networks.encoder_config import BadEncoder, EncoderConfig
+from serl_suite.networks.weights import WeightsInfo, encode_weights
 from serl_suite.wire.messages import Step
 from serl_suite.wire.spaces import ArraySpec, EnvSpec
 
@@ -138,3 +142,24 @@ def test_resumed_is_uninterrupted():
 def test_settings_that_do_not_go_together_are_refused(settings, message):
     with pytest.raises(BadEncoder, match=message):
         EncoderConfig(**settings)
+
+
+def test_an_actor_with_other_weights_of_a_frozen_backbone_refuses(tmp_path, monkeypatch):
+    """Each machine has a file of that name in its own folder."""
+    config = msgspec.structs.replace(
+        CNN, encoder=EncoderConfig(backbone="cnn", weights="pick", frozen=True, width=16)
+    )
+    for seed, machine in enumerate(("learner", "actor")):
+        backbone = make_backbone(EncoderConfig(), SIDE, torch.Generator().manual_seed(seed))
+        info = WeightsInfo(backbone="cnn", side=SIDE, trained={}, source={})
+        (tmp_path / machine).mkdir()
+        (tmp_path / machine / "pick.safetensors").write_bytes(encode_weights(backbone, info))
+    monkeypatch.setenv("SERL_WEIGHTS", str(tmp_path / "learner"))
+    description = describe("rlpd", config)
+    make_policy(description, SPEC, seed=0)
+    monkeypatch.setenv("SERL_WEIGHTS", str(tmp_path / "actor"))
+    with pytest.raises(BadAgent, match=r"weights pick are other ones .*sha256.*copy the learner's file"):
+        make_policy(description, SPEC, seed=0)
+    monkeypatch.delenv("SERL_WEIGHTS")
+    with pytest.raises(BadEncoder, match="SERL_WEIGHTS is not set"):
+        make_policy(description, SPEC, seed=0)
