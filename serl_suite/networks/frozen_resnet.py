@@ -14,8 +14,6 @@ from serl_suite.networks.resnet import EPS, GROUPS, GroupNorm, ResidualBlock, Re
 
 __all__ = ["FrozenResNet"]
 
-CHUNK = 256
-"""Pictures that go through the layers of full resolution together, whose maps then stay in the GPU's cache."""
 Norm = tuple[Tensor, Tensor]
 
 
@@ -40,11 +38,9 @@ class FrozenResNet(nn.Module):
         self.register_buffer("stem", weight.to(compute_dtype(weight)).contiguous(), persistent=False)
         self.register_buffer("stem_gain", gain.clone(), persistent=False)
         self.register_buffer("stem_shift", resnet.stem_norm.shift.detach().clone(), persistent=False)
-        blocks = [block for block in resnet.blocks if isinstance(block, ResidualBlock)]
-        first = next(i for i, block in enumerate(blocks) if block.stride != 1)
-        self.wide = nn.ModuleList(_Block(block) for block in blocks[:first])
-        self.narrow = nn.ModuleList(_Block(block) for block in blocks[first:])
-        self.chunk = CHUNK
+        self.blocks = nn.Sequential(
+            *(_Block(block) for block in resnet.blocks if isinstance(block, ResidualBlock))
+        )
 
     @torch.no_grad()
     def forward(self, pictures: Tensor) -> Tensor:
@@ -60,26 +56,9 @@ class FrozenResNet(nn.Module):
             raise BadEncoder(
                 f"pictures of {height} x {width}; their sides must be multiples of 4: resize or crop them"
             )
-        x = self._full_resolution(pictures.contiguous())
-        for block in self.narrow:
-            x = block(x)
+        x = first_layers(pictures.contiguous(), self.stem, (self.stem_gain, self.stem_shift))
+        x = self.blocks(x)
         return x.permute(0, 2, 3, 1)
-
-    def _full_resolution(self, pictures: Tensor) -> Tensor:
-        """As far as the first block with a stride. Shape: (n, height, width, 3) -> (n, 64, height / 4, width / 4)"""
-        n, height, width, _ = pictures.shape
-        channels = len(self.stem_gain)
-        maps = torch.empty(
-            n, height // 4, width // 4, channels, dtype=self.stem.dtype, device=pictures.device
-        )
-        maps = maps.permute(0, 3, 1, 2)
-        *inner, last = self.wide
-        for some, out in zip(torch.split(pictures, self.chunk), torch.split(maps, self.chunk), strict=True):
-            x = first_layers(some, self.stem, (self.stem_gain, self.stem_shift))
-            for block in inner:
-                x = block(x)
-            last(x, out)
-        return maps
 
 
 class _Block(nn.Module):
@@ -108,15 +87,15 @@ class _Block(nn.Module):
     def _norm(self, name: str) -> Norm:
         return getattr(self, f"{name}_norm_gain"), getattr(self, f"{name}_norm_shift")
 
-    def forward(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        """Into `out`, where one is given. Shape: as of `ResidualBlock`"""
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape: as of `ResidualBlock`"""
         y = conv2d(x, self.first, stride=self.stride, padding=1)
         y = group_norm_relu(y, self._norm("first"))
         y = conv2d(y, self.second, padding=1)
         if self.shortcut is None:
-            return group_norm_relu(y, self._norm("second"), x, out=out)
+            return group_norm_relu(y, self._norm("second"), x)
         x = conv2d(x, self.shortcut, stride=self.stride)
-        return group_norm_relu(y, self._norm("second"), x, self._norm("shortcut"), out)
+        return group_norm_relu(y, self._norm("second"), x, self._norm("shortcut"))
 
 
 def stem_of_cells(weight: Tensor) -> Tensor:
@@ -156,21 +135,17 @@ def _cells(x: Tensor) -> Tensor:
 
 
 def group_norm_relu(
-    x: Tensor,
-    norm: Norm,
-    other: Tensor | None = None,
-    other_norm: Norm | None = None,
-    out: Tensor | None = None,
+    x: Tensor, norm: Norm, other: Tensor | None = None, other_norm: Norm | None = None
 ) -> Tensor:
-    """`relu(group_norm(x) + other)`, where there is an other; normalised too, where it has a norm. Into `out`, where
-    one is given. Shape: (n, channels, height, width) of all
+    """`relu(group_norm(x) + other)`, where there is an other; normalised too, where it has a norm.
+
+    Shape: (n, channels, height, width) of all
     """
     if x.is_cuda:
         from serl_suite.networks import groupnorm_kernels
 
-        return groupnorm_kernels.group_norm_relu(x, norm, GROUPS, EPS, other, other_norm, out)
+        return groupnorm_kernels.group_norm_relu(x, norm, GROUPS, EPS, other, other_norm)
     y = group_norm(x, GROUPS, *norm, EPS)
     if other is not None:
         y += other if other_norm is None else group_norm(other, GROUPS, *other_norm, EPS)
-    y = relu(y)
-    return y if out is None else out.copy_(y)
+    return relu(y)

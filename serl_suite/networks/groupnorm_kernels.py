@@ -13,6 +13,11 @@ from torch import Tensor
 
 __all__ = ["group_norm_relu"]
 
+LINE = 64
+"""Channels that a program reads side by side at least: a line of the cache, of which it would else waste a part."""
+TILE = 8192
+"""Numbers that a program holds at a time."""
+
 
 def group_norm_relu(
     x: Tensor,
@@ -21,16 +26,14 @@ def group_norm_relu(
     eps: float,
     other: Tensor | None = None,
     other_norm: tuple[Tensor, Tensor] | None = None,
-    out: Tensor | None = None,
 ) -> Tensor:
     """`relu(group_norm(x))`, `relu(group_norm(x) + other)` or `relu(group_norm(x) + group_norm(other))`.
 
     Args:
-        x: Channels last; channels of a group a power of two. Shape: (n, channels, height, width)
+        x: Channels last, a power of two of them. Shape: (n, channels, height, width)
         norm: Gain and shift, float32. Shape of each: (channels,)
         other: As x.
         other_norm: Gain and shift for the other.
-        out: Where to write, in place of a new array. As x.
 
     Returns: As x.
     """
@@ -38,12 +41,13 @@ def group_norm_relu(
     x, other = (maps.contiguous(memory_format=torch.channels_last) for maps in (x, other))
     n, channels, height, width = x.shape
     pixels = height * width
-    y = torch.empty_like(x) if out is None else out
-    size = pixels * channels // groups
-    _group_norm_relu[(n, groups)](
+    y = torch.empty_like(x)
+    piece = min(channels, max(channels // groups, LINE))
+    block = min(triton.next_power_of_2(pixels), TILE // piece)
+    _group_norm_relu[(n, channels // piece)](
         x, *norm, other, *(other_norm or norm), y, eps,
-        pixels, triton.next_power_of_2(pixels), channels, channels // groups, add, other_norm is not None,
-        num_warps=16 if size > 8192 else 8 if size > 4096 else 4,
+        pixels, block, channels, piece, channels // groups, add, other_norm is not None,
+        num_warps=max(1, block * piece // 1024),
     )  # fmt: skip
     return y
 
@@ -51,31 +55,68 @@ def group_norm_relu(
 @triton.jit
 def _group_norm_relu(
     x, gain, shift, other, other_gain, other_shift, y, eps, PIXELS: tl.constexpr, BLOCK: tl.constexpr,
-    CHANNELS: tl.constexpr, WIDTH: tl.constexpr, ADD: tl.constexpr, ADD_NORMED: tl.constexpr,
+    CHANNELS: tl.constexpr, PIECE: tl.constexpr, WIDTH: tl.constexpr, ADD: tl.constexpr, ADD_NORMED: tl.constexpr,
 ):  # fmt: skip
-    """Arrays (n, PIXELS, CHANNELS); a program does one group of WIDTH channels of one n, held in registers. BLOCK is a
-    power of two, at least PIXELS.
+    """Arrays (n, PIXELS, CHANNELS); a program does PIECE channels, in groups of WIDTH, of one n, BLOCK pixels at once.
+
+    It reads them twice, the second time from the cache, for they are more than its registers hold.
     """
     pixel = tl.arange(0, BLOCK)[:, None]
-    channel = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)[None, :]
-    at = tl.program_id(0).to(tl.int64) * (PIXELS * CHANNELS) + pixel * CHANNELS + channel
-    inside = pixel < PIXELS
-    v = _normed(
-        tl.load(x + at, mask=inside, other=0.0), gain + channel, shift + channel, eps, inside, PIXELS * WIDTH
+    channel = tl.program_id(1) * PIECE + tl.arange(0, PIECE)
+    at = tl.program_id(0).to(tl.int64) * (PIXELS * CHANNELS) + pixel * CHANNELS + channel[None, :]
+    slope, constant = _line(
+        x + at, gain + channel, shift + channel, eps, PIXELS, BLOCK, CHANNELS, PIECE, WIDTH
     )
-    if ADD:
-        r = tl.load(other + at, mask=inside, other=0.0)
-        if ADD_NORMED:
-            r = _normed(r, other_gain + channel, other_shift + channel, eps, inside, PIXELS * WIDTH)
-        v += r
-    tl.store(y + at, tl.maximum(v, 0.0).to(y.dtype.element_ty), mask=inside)
+    if ADD_NORMED:
+        other_slope, other_constant = _line(
+            other + at,
+            other_gain + channel,
+            other_shift + channel,
+            eps,
+            PIXELS,
+            BLOCK,
+            CHANNELS,
+            PIECE,
+            WIDTH,
+        )
+        constant += other_constant
+    for first in range(0, PIXELS, BLOCK):
+        inside = pixel < PIXELS - first
+        v = tl.load(x + at + first * CHANNELS, mask=inside, other=0.0).to(tl.float32) * slope + constant
+        if ADD:
+            r = tl.load(other + at + first * CHANNELS, mask=inside, other=0.0).to(tl.float32)
+            if ADD_NORMED:
+                r *= other_slope
+            v += r
+        tl.store(y + at + first * CHANNELS, tl.maximum(v, 0.0).to(y.dtype.element_ty), mask=inside)
 
 
 @triton.jit
-def _normed(v, gain, shift, eps, inside, COUNT: tl.constexpr):
-    """One group (pixels, channels) of COUNT numbers, normalised; zero outside."""
-    v = v.to(tl.float32)
-    mean = tl.sum(tl.sum(v, axis=1), axis=0) / COUNT
-    centred = tl.where(inside, v - mean, 0.0)
-    scale = tl.rsqrt(tl.sum(tl.sum(centred * centred, axis=1), axis=0) / COUNT + eps)
-    return centred * (scale * tl.load(gain)) + tl.load(shift)
+def _line(
+    x, gain, shift, eps, PIXELS: tl.constexpr, BLOCK: tl.constexpr, CHANNELS: tl.constexpr, PIECE: tl.constexpr,
+    WIDTH: tl.constexpr,
+):  # fmt: skip
+    """Slope and constant (1, PIECE) that normalise the channels at x, which are in groups of WIDTH.
+
+    From sums of numbers and squares, in one pass: what their difference loses in float32 is less than what bfloat16
+    has lost of the numbers before.
+    """
+    pixel = tl.arange(0, BLOCK)[:, None]
+    total = tl.zeros((BLOCK, PIECE), tl.float32)
+    squares = tl.zeros((BLOCK, PIECE), tl.float32)
+    for first in range(0, PIXELS, BLOCK):
+        v = tl.load(x + first * CHANNELS, mask=pixel < PIXELS - first, other=0.0).to(tl.float32)
+        total += v
+        squares += v * v
+    mean = _group_sum(total, PIECE, WIDTH) / (PIXELS * WIDTH)
+    variance = _group_sum(squares, PIECE, WIDTH) / (PIXELS * WIDTH) - mean * mean
+    slope = tl.rsqrt(tl.maximum(variance, 0.0) + eps) * tl.load(gain)
+    return slope[None, :], (tl.load(shift) - mean * slope)[None, :]
+
+
+@triton.jit
+def _group_sum(v, PIECE: tl.constexpr, WIDTH: tl.constexpr):
+    """(pixels, PIECE) summed over pixels and groups of WIDTH channels: to (PIECE), the same for all of a group."""
+    groups: tl.constexpr = PIECE // WIDTH
+    total = tl.sum(tl.reshape(tl.sum(v, axis=0), (groups, WIDTH)), axis=1)
+    return tl.reshape(tl.broadcast_to(total[:, None], (groups, WIDTH)), (PIECE,))

@@ -19,7 +19,11 @@ def imagenet_normalised(pictures: Tensor) -> Tensor:
 
     Shape: (n, height, width, 3) -> (n, 3, height, width)
     """
-    mean, std = (torch.tensor(values, device=pictures.device) for values in (MEAN, STD))
+    # Filled on the device, for a copy from the host cannot become part of a CUDA graph.
+    mean, std = (
+        torch.stack([torch.full((), value, device=pictures.device) for value in values])
+        for values in (MEAN, STD)
+    )
     x = (pictures.float() / 255.0 - mean) / std
     return x.to(compute_dtype(pictures)).permute(0, 3, 1, 2)
 

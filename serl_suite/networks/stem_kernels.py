@@ -22,7 +22,9 @@ CELL = 16
 """Channels of a cell of 2 x 2 pixels: their 12 colours and 4 zeros, so that it is read in whole 16-byte words."""
 WIDTH = 64
 """Channels after the first convolution; also its 4 x 16 inputs along a row."""
-ROWS, STRIPS, WARPS, STAGES = 8, 1, 4, 1
+ROWS, STRIPS, WARPS, STAGES = 32, 1, 4, 1
+FEW, FEW_ROWS = 128, 4
+"""Up to so many pictures, which would leave much of a GPU idle, a strip has so many rows."""
 
 
 def space_to_depth(pictures: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
@@ -33,11 +35,11 @@ def space_to_depth(pictures: Tensor, dtype: torch.dtype = torch.bfloat16) -> Ten
     """
     n, height, width, _ = pictures.shape
     cells = torch.empty(n, height // 2 + 3, width // 2 + 3, CELL, dtype=dtype, device=pictures.device)
-    size = cells[0].numel()
     scale = [1.0 / (255.0 * std) for std in STD]
     offset = [-mean / std for mean, std in zip(MEAN, STD, strict=True)]
-    _space_to_depth[(n, triton.cdiv(size, 4096))](
-        pictures, cells, *scale, *offset, height, width, 4096, num_warps=8
+    count = cells.shape[1] * cells.shape[2]
+    _space_to_depth[(n, triton.cdiv(count, 256))](
+        pictures, cells, *scale, *offset, height, width, 256, num_warps=4
     )
     return cells
 
@@ -49,7 +51,7 @@ def stem(
     shift: Tensor,
     groups: int,
     eps: float,
-    config: tuple[int, int, int, int] = (ROWS, STRIPS, WARPS, STAGES),
+    config: tuple[int, int, int, int] | None = None,
 ) -> Tensor:
     """`max_pool(relu(group_norm(conv(pictures))))`: 7x7 with stride 2, then 3x3 with stride 2, as of any ResNet.
 
@@ -59,12 +61,13 @@ def stem(
             of that output's gain. Shape: (4, 64, 64)
         gain: Of the normalisation, float32. Shape: (64,)
         shift: As gain.
-        config: How the convolution is shared out: rows of the result a strip, strips a program, warps, stages.
+        config: How the convolution is shared out: rows of the result a strip, strips a program, warps, stages. None
+            for what was quickest.
 
     Returns: Shape: (n, 64, height / 4, width / 4), channels last
     """
     n, height, width = cells.shape[0], cells.shape[1] - 3, cells.shape[2] - 3
-    rows, strips, warps, stages = config
+    rows, strips, warps, stages = config or (ROWS if n > FEW else FEW_ROWS, STRIPS, WARPS, STAGES)
     while height // 2 % (rows * strips):
         rows //= 2
     parts = height // 2 // (rows * strips)
@@ -88,23 +91,27 @@ def _space_to_depth(
     pictures, cells, red, green, blue, red_offset, green_offset, blue_offset, height: tl.constexpr, width: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """A picture (height, width, 3) to (height / 2 + 3, width / 2 + 3, 16); a program writes BLOCK numbers of it."""
+    """A picture (height, width, 3) to (height / 2 + 3, width / 2 + 3, 16); a program writes BLOCK cells of it.
+
+    All that depends on the channel alone or on the cell alone is computed for one of them only: with an index of its
+    own for each number, the kernel would wait for its arithmetic and not for the memory.
+    """
     across: tl.constexpr = width // 2 + 3
-    size: tl.constexpr = (height // 2 + 3) * across * 16
+    count: tl.constexpr = (height // 2 + 3) * across
     n = tl.program_id(0).to(tl.int64)
-    i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    channel, cell = i % 16, i // 16
-    pixel, colour = channel // 3, channel % 3
-    row = 2 * (cell // across - 2) + pixel // 2
-    column = 2 * (cell % across - 2) + pixel % 2
-    inside = (channel < 12) & (row >= 0) & (row < height) & (column >= 0) & (column < width)
-    x = tl.load(
-        pictures + n * (height * width * 3) + (row * width + column) * 3 + colour, mask=inside, other=0
-    )
-    scale = tl.where(colour == 0, red, tl.where(colour == 1, green, blue))
-    offset = tl.where(colour == 0, red_offset, tl.where(colour == 1, green_offset, blue_offset))
+    cell = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    row, column = cell // across - 2, cell % across - 2
+    inside = (row >= 0) & (row < height // 2) & (column >= 0) & (column < width // 2)
+    channel = tl.arange(0, 16)
+    colour = channel % 3
+    scale = tl.where(colour == 0, red, tl.where(colour == 1, green, blue))[None, :]
+    offset = tl.where(colour == 0, red_offset, tl.where(colour == 1, green_offset, blue_offset))[None, :]
+    inside = inside[:, None] & (channel < 12)[None, :]
+    x = pictures + n * (height * width * 3) + (row * (width * 6) + column * 6)[:, None]
+    x = tl.load(x + (channel // 6 * (width * 3) + channel % 6)[None, :], mask=inside, other=0)
     y = tl.where(inside, x.to(tl.float32) * scale + offset, 0.0)
-    tl.store(cells + n * size + i, y.to(cells.dtype.element_ty), mask=i < size)
+    to = cells + n * (count * 16) + cell[:, None] * 16 + channel[None, :]
+    tl.store(to, y.to(cells.dtype.element_ty), mask=(cell < count)[:, None])
 
 
 @triton.jit
