@@ -10,6 +10,7 @@ import numpy.typing as npt
 from gymnasium.spaces import Box, Dict
 
 from serl_envs.experts import ScriptedExpert
+from serl_envs.lighting import SceneLook
 from serl_envs.robot import Array, RobotFault, RobotState, Setpoint
 from serl_envs.tasks.task import SimulatedRobot, Task, box
 from serl_suite.control.rotations import (
@@ -108,6 +109,7 @@ class RobotEnv(gymnasium.Env[dict[str, npt.NDArray[Any]], npt.NDArray[np.float32
             spaces[camera] = Box(0, 255, (image_size, image_size, 3), np.uint8)
         self.observation_space: gymnasium.Space[Any] = Dict(spaces)
         self._scale = np.array([task.translation_m] * 3 + [task.rotation_rad] * 3)
+        self._look: SceneLook | None = None
         self._steps = 0
         self._closing = task.keeps_grip
 
@@ -160,6 +162,12 @@ class RobotEnv(gymnasium.Env[dict[str, npt.NDArray[Any]], npt.NDArray[np.float32
             seed: Of noise and pauses.
         """
         return ScriptedExpert(self, noise, seed)
+
+    def change_look(self, **look: float) -> None:
+        """From the next reset on, shows a twin's scene under other light or from elsewhere: see `SceneLook.change`."""
+        if self._look is None:
+            self._look = SceneLook(self.robot.scene.model)
+        self._look.change(**look)
 
     @property
     def state(self) -> RobotState:

@@ -85,6 +85,8 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True):
     """Folder for the files, empty or new; rewards/TASK by default."""
     cameras: tuple[str, ...] = ("front", "wrist")
     """Cameras to see with."""
+    image_size: int | None = None
+    """Side of their pictures [pixels], as in the run that the classifier is for; the task's own by default."""
 
 
 class _Train(ClassifierConfig, frozen=True, kw_only=True):
@@ -100,6 +102,17 @@ class _Train(ClassifierConfig, frozen=True, kw_only=True):
     """cpu, or cuda."""
 
 
+class _Relabel(msgspec.Struct, frozen=True, kw_only=True):
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """A run, or a folder of episodes."""
+    model: Path
+    """File of `serl reward train`."""
+    out: Path | None = None
+    """Folder for the episodes, empty or new; RUN-relabelled by default."""
+    device: str = "cpu"
+    """cpu, or cuda."""
+
+
 class _Eval(msgspec.Struct, frozen=True, kw_only=True):
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """File of `serl reward train`."""
@@ -109,6 +122,11 @@ class _Eval(msgspec.Struct, frozen=True, kw_only=True):
     """Folder for the report; by default one beside the model, named like it."""
     device: str = "cpu"
     """cpu, or cuda."""
+
+
+class _Shift(_Eval, frozen=True, kw_only=True):
+    episodes: int = 8
+    """How many of the held-out episodes are done again."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -122,15 +140,13 @@ def run(arguments: Sequence[str]) -> int:
 
 def _record(arguments: Sequence[str]) -> int:
     chosen = tyro.cli(_Record, args=list(arguments), prog="serl reward record", description=RECORD)
-    folder = chosen.out or Path("rewards") / chosen.task.replace("/", "_")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise CannotDo(f"{folder} is not empty; give another folder by --out, or move that one away")
+    folder = _new_folder(chosen.out or Path("rewards") / chosen.task.replace("/", "_"))
     stop = stop_on_signals()
     from serl_suite.cli.main import EXIT_INTERRUPTED
     from serl_suite.nodes.environment import Environment
     from serl_suite.nodes.reward_recording import record_attempts
 
-    environment = Environment(chosen.task, cameras=chosen.cameras)
+    environment = Environment(chosen.task, cameras=chosen.cameras, image_size=chosen.image_size)
     episodes = frames = successes = 0
     try:
         attempts = record_attempts(environment, folder, starts=chosen.n, noise=chosen.noise, seed=chosen.seed)
@@ -190,6 +206,78 @@ def _eval(arguments: Sequence[str]) -> int:
     model = RewardModel.load(chosen.model, chosen.device)
     _report(model, _held_out(model, chosen.data), chosen.model, chosen.out)
     return 0
+
+
+def _relabel(arguments: Sequence[str]) -> int:
+    chosen = tyro.cli(_Relabel, args=list(arguments), prog="serl reward relabel", description=RELABEL)
+    folder = _new_folder(chosen.out or chosen.run.with_name(f"{chosen.run.name}-relabelled"))
+    stop = stop_on_signals()
+    from serl_suite.cli.main import EXIT_INTERRUPTED
+    from serl_suite.networks.host import check_device, tune_host
+    from serl_suite.nodes.reward_relabel import relabel
+    from serl_suite.rewards.classifier import RewardModel
+    from serl_suite.rewards.frames import episode_files
+
+    check_device(chosen.device)
+    tune_host()
+    model = RewardModel.load(chosen.model, chosen.device)
+    run = chosen.run
+    files = episode_files([run / "demos", run / "episodes"] if (run / "run.json").exists() else [run])
+    results = []
+    with _bar("judging", len(files)) as (progress, bar):
+        for result in relabel(files, model, folder):
+            results.append(result)
+            progress.update(bar, completed=len(results))
+            if stop.is_set():
+                break
+    gained = sum(r.after and not r.before for r in results)
+    lost = sum(r.before and not r.after for r in results)
+    print(  # noqa: T201
+        f"{len(results)} episodes in {folder}: {sum(r.after for r in results)} successes, {gained} of them new, {lost} "
+        f"old ones not seen; {sum(r.cut for r in results)} steps after a success cut off"
+    )
+    return 0 if len(results) == len(files) else EXIT_INTERRUPTED
+
+
+def _shift(arguments: Sequence[str]) -> int:
+    chosen = tyro.cli(_Shift, args=list(arguments), prog="serl reward shift", description=SHIFT)
+    stop = stop_on_signals()
+    from serl_suite.cli.main import EXIT_INTERRUPTED
+    from serl_suite.networks.host import check_device, tune_host
+    from serl_suite.nodes.environment import Environment
+    from serl_suite.nodes.reward_shift import CONDITIONS, draw_shift, measure_shift, shift_table
+    from serl_suite.rewards.classifier import RewardModel
+
+    check_device(chosen.device)
+    tune_host()
+    model = RewardModel.load(chosen.model, chosen.device)
+    frames = _held_out(model, chosen.data)
+    frames = frames._replace(clips=frames.clips[: chosen.episodes])
+    folder = chosen.out or chosen.model.with_name(f"{chosen.model.stem}-report")
+    folder.mkdir(parents=True, exist_ok=True)
+    card, rows = model.card, []
+    environment = Environment(card.task, cameras=card.cameras, image_size=card.side)
+    try:
+        with _bar("looking again", len(CONDITIONS)) as (progress, bar):
+            for row in measure_shift(model, frames, environment):
+                rows.append(row)
+                progress.update(bar, completed=len(rows), note=row.name)
+                if stop.is_set():
+                    break
+    finally:
+        environment.close()
+    draw_shift(rows, folder / "shift.png")
+    (folder / "shift.json").write_bytes(msgspec.json.format(msgspec.json.encode(rows)))
+    print(shift_table(rows))  # noqa: T201
+    print(f"Written: {folder / 'shift.png'} and shift.json")  # noqa: T201
+    return 0 if len(rows) == len(CONDITIONS) else EXIT_INTERRUPTED
+
+
+def _new_folder(folder: Path) -> Path:
+    """Raises: CannotDo, where something is there already."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise CannotDo(f"{folder} is not empty; give another folder by --out, or move that one away")
+    return folder
 
 
 def _held_out(model: "RewardModel", data: Sequence[Path]) -> "Frames":
@@ -274,5 +362,7 @@ COMMANDS: Commands = {
     "record": (_record, "record successes and failures with a task's cameras"),
     "train": (_train, "train a classifier, and report on episodes it has not seen"),
     "eval": (_eval, "report on a classifier: ROC, threshold, calibration, wrong frames"),
+    "relabel": (_relabel, "judge a run's episodes again with a classifier, into a new folder"),
+    "shift": (_shift, "measure a classifier under other light and moved cameras"),
 }
 """What follows `serl reward`, and one line of help each."""

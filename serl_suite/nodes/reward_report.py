@@ -130,7 +130,7 @@ def _draw_reliability(axes: Axes, model: RewardModel, scores: Scores) -> None:
     axes.scatter(bins.predicted[seen], bins.observed[seen], sizes, color=SUCCESS, alpha=0.8)
     axes.set_xlabel("predicted probability of success")
     axes.set_ylabel("share of successes")
-    axes.text(0.03, 0.93, f"calibration error {bins.error:.3f}", transform=axes.transAxes)
+    axes.text(0.97, 0.05, ha="right", s=f"calibration error {bins.error:.3f}", transform=axes.transAxes)
 
 
 def _draw_histogram(axes: Axes, model: RewardModel, scores: Scores) -> None:
@@ -141,7 +141,7 @@ def _draw_histogram(axes: Axes, model: RewardModel, scores: Scores) -> None:
     axes.axvline(model.card.threshold, color=MUTED, linestyle="--", linewidth=1)
     axes.set_yscale("log")
     axes.set_xlabel("probability (dashed: threshold)")
-    axes.legend(loc="upper center")
+    axes.legend(loc="upper left", bbox_to_anchor=(0.08, 1.0))
 
 
 def _draw_confusion(axes: Axes, model: RewardModel, scores: Scores) -> None:

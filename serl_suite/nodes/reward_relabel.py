@@ -1,0 +1,68 @@
+"""A run's episodes judged again by a classifier, as a new set of episodes."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from serl_suite.data.episodes import Episode, read_episode, write_episode
+from serl_suite.rewards.classifier import RewardModel
+from serl_suite.rewards.frames import episode_files
+from serl_suite.rewards.success import SuccessReward
+from serl_suite.wire.messages import Step
+
+__all__ = ["Relabelled", "relabel", "relabelled"]
+
+
+class Relabelled(NamedTuple):
+    """What became of an episode."""
+
+    path: Path
+    """Of the new file."""
+    before: bool
+    """Whether it was a success."""
+    after: bool
+    """Whether the classifier declared one."""
+    cut: int
+    """Steps after that, which the new file lacks."""
+
+
+def relabel(paths: Sequence[Path], model: RewardModel, folder: Path) -> Iterator[Relabelled]:
+    """Writes every episode into the folder, in the order of their paths.
+
+    Raises:
+        BadClassifier: There is no episode, or one has other cameras than the classifier.
+        BadPicture: Black or frozen pictures.
+        CorruptEpisode: A file is damaged.
+        DiskFull: What was written until then is whole.
+    """
+    for number, file in enumerate(episode_files(paths)):
+        episode = read_episode(file)
+        new = relabelled(episode, model)
+        path = folder / f"{number:06d}.parquet"
+        write_episode(path, new)
+        yield Relabelled(path, episode.success, new.success, len(episode) - len(new))
+
+
+def relabelled(episode: Episode, model: RewardModel) -> Episode:
+    """The episode as the classifier would have judged it: reward 1 and the end at its first success, no reward else.
+
+    An episode that ended with a success that the classifier does not see ends as cut off by time, so that its value
+    goes on. One that ended with none ends as it did.
+    """
+    judge = SuccessReward(model, episode.spec)
+    steps: list[Step] = []
+    for step in episode.steps:
+        success = judge.judge(step.observation).success and step.index > 0
+        undone = step.terminated and bool(step.success) and not success
+        steps.append(
+            msgspec.structs.replace(
+                step, success=success, reward=float(success), terminated=success or (step.terminated and not undone),
+                truncated=not success and (step.truncated or undone),
+            )
+        )  # fmt: skip
+        if success:
+            break
+    received = None if episode.received is None else episode.received[: len(steps)]
+    return msgspec.structs.replace(episode, steps=steps, received=received)
