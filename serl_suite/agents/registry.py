@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import torch
 
-from serl_suite.agents.agent import Agent, BadAgent
+from serl_suite.agents.agent import BadAgent
 from serl_suite.agents.policy import Policy
 from serl_suite.agents.ranks import ALONE, Ranks
 from serl_suite.agents.rlpd import RLPD, RLPDConfig
@@ -26,7 +26,7 @@ def make_agent(
     seed: int,
     device: str | torch.device = "cpu",
     ranks: Ranks = ALONE,
-) -> Agent:
+) -> RLPD:
     """The agent of that name.
 
     Raises:

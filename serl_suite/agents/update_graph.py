@@ -6,29 +6,18 @@ takes ten times as long as running them.
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from serl_suite.agents.agent import BadAgent
+from serl_suite.agents.block_inputs import BlockInputs, DrawnRows, GatheredBatches
 from serl_suite.agents.rlpd import RLPD
-from serl_suite.data.replay import Batch, Replay, join
+from serl_suite.data.replay import Replay
 
 __all__ = ["UpdateGraph"]
 
 WARM_UPS = 3
 """Before a capture, as torch asks for: libraries allocate and choose kernels in the first calls."""
-AHEAD = 2
-"""Blocks that may wait for the device: enough to keep it busy, and few enough to stay close to what is new."""
-
-
-class _Staging:
-    """Draws on their way to the device, whose host memory is free again once `copied`."""
-
-    def __init__(self, *shapes: tuple[int, ...]) -> None:
-        self.host = [torch.zeros(shape, dtype=torch.int64, pin_memory=True) for shape in shapes]
-        self.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
 
 
 class UpdateGraph:
@@ -39,8 +28,8 @@ class UpdateGraph:
 
     Args:
         agent: On a CUDA device, at a multiple of its `actor_period`. Its updates are compiled.
-        sources: Replays on that device, and how many transitions of a batch come from each; the agent's ranks divide
-            that number, and learn from a share of it each.
+        sources: Replays, all on that device or all on the host, and how many transitions of a batch come from each; the
+            agent's ranks divide that number, and learn from a share of it each.
         updates: In the block; a multiple of `actor_period`.
 
     Raises:
@@ -56,48 +45,27 @@ class UpdateGraph:
                 f"{agent.config.actor_period}th"
             )
         self.updates = updates
-        self._agent, self._sources = agent, list(sources)
-        batch, cameras = sum(self._shares()), len(agent.spec.image_keys)
-        shapes = (updates, 2, batch), (updates, cameras, 2, batch, 2)
-        self._rows, self._views = (
-            torch.zeros(shape, dtype=torch.int64, device=agent.device) for shape in shapes
-        )
-        self._staging = [_Staging(*shapes) for _ in range(AHEAD)]
-        self._turn = 0
+        self._agent = agent
+        inputs = DrawnRows if sources[0][0].device.type == "cuda" else GatheredBatches
+        self._inputs: BlockInputs = inputs(list(sources), updates, agent.device, agent.ranks)
         self._metrics: dict[str, Tensor] = {}
         agent.compile()
-        self._gather = torch.compile(self._gather_batch, dynamic=False)
         self._graph = torch.cuda.CUDAGraph()
         self._capture()
 
     def run(self) -> dict[str, Tensor]:
-        """Draws and launches the block; waits only where the device is two blocks behind.
+        """Draws and launches the block; waits only where the device is two blocks behind, or the host with gathering.
 
         Returns: metrics of the last update, scalars that the next block overwrites.
         """
-        staging = self._staging[self._turn]
-        self._turn = (self._turn + 1) % AHEAD
-        staging.copied.synchronize()
-        rows, views = staging.host
-        for update in range(self.updates):
-            self._draw(rows[update].numpy(), views[update].numpy())
-        self._rows.copy_(rows, non_blocking=True)
-        self._views.copy_(views, non_blocking=True)
-        staging.copied.record()
+        self._inputs.load()
         self._graph.replay()
         self._agent.updates += self.updates
         return self._metrics
 
-    def _draw(self, rows: NDArray[np.int64], views: NDArray[np.int64]) -> None:
-        start = 0
-        for (replay, count), own in zip(self._sources, self._shares(), strict=True):
-            part = slice(start, start + own)
-            rows[:, part], views[:, :, part] = replay.draw(count).part(self._agent.ranks.share)
-            start += own
-
-    def _shares(self) -> list[int]:
-        """How many transitions of each source this process looks at."""
-        return [count // self._agent.ranks.size for _, count in self._sources]
+    def settle(self) -> None:
+        """Returns once nothing reads the replays; to be called before they change."""
+        self._inputs.settle()
 
     def _capture(self) -> None:
         """Leaves the agent as it was."""
@@ -115,12 +83,4 @@ class UpdateGraph:
 
     def _block(self) -> None:
         for update in range(self.updates):
-            self._metrics |= self._agent.update(self._gather(self._rows[update], self._views[update]))
-
-    def _gather_batch(self, rows: Tensor, views: Tensor) -> Batch:
-        batches, start = [], 0
-        for (replay, _), own in zip(self._sources, self._shares(), strict=True):
-            part = slice(start, start + own)
-            batches.append(replay.gather(rows[:, part], views[:, :, part]))
-            start += own
-        return join(batches)
+            self._metrics |= self._agent.update(self._inputs.batch(update))

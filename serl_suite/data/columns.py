@@ -99,13 +99,16 @@ class ImageColumn(Column):
         """How far to shift each of `count` images in y and x. Shape: (count, 2)"""
         return rng.integers(-self._shift, self._shift + 1, size=(count, 2))
 
-    def gather_views(self, rows: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
-        """The given rows, shifted as drawn. Shapes: (n,), (n, 2) -> (n, height, width, channels)"""
+    def gather_views(
+        self, rows: torch.Tensor, views: torch.Tensor, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The given rows, shifted as drawn, in `out` if given. Shapes: (n,), (n, 2) -> (n, height, width, channels)"""
         if self._host is None:
-            return shifted(self._rows, rows, views)
+            return _placed(shifted(self._rows, rows, views), out)
         from serl_suite.data.shift import gather_shifted  # numba is loaded only where there are images
 
-        out = torch.empty((len(rows), *self._rows.shape[1:]), dtype=torch.uint8)
+        if out is None:
+            out = torch.empty((len(rows), *self._rows.shape[1:]), dtype=torch.uint8)
         gather_shifted(self._host, rows.numpy(), views.numpy(), out.numpy())
         return out
 
@@ -165,9 +168,15 @@ class FeatureColumn(Column):
         views[:, 0] = rng.integers(self._features.views, size=count)
         return views
 
-    def gather_views(self, rows: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
-        """Features of the given rows, as drawn. Shapes: (n,), (n, 2) -> (n, size)"""
-        return self._rows[rows, views[:, 0]]
+    def gather_views(
+        self, rows: torch.Tensor, views: torch.Tensor, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Features of the given rows, as drawn, in `out` if given. Shapes: (n,), (n, 2) -> (n, size)"""
+        return _placed(self._rows[rows, views[:, 0]], out)
+
+
+def _placed(values: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
+    return values if out is None else out.copy_(values)
 
 
 def shifted(images: torch.Tensor, rows: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:

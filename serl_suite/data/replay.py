@@ -224,22 +224,24 @@ class Replay:
         with self._lock:
             return self._draw_transitions(batch_size)
 
-    def gather(self, rows: torch.Tensor, views: torch.Tensor) -> Batch:
+    def gather(self, rows: torch.Tensor, views: torch.Tensor, into: Batch | None = None) -> Batch:
         """What was drawn. Only operations on the device, for a CUDA graph.
 
         Args:
             rows, views: A `Draw`'s, on the device, before any further insert.
+            into: Its images are overwritten, and are those of the result.
         """
         before, after = rows.unbind(0)
         state, next_state = self._state.gather(rows.flatten()).view(2, len(after), -1)
         reward, mask = self._reward_mask.gather(after).unbind(1)
         cost = None if self._cost is None else self._cost.gather(after)[:, 0]
+        places = (None, None) if into is None else (into.images, into.next_images)
         images, next_images = (
             {
-                key: column.gather_views(side, views[i, j])
+                key: column.gather_views(side, views[i, j], None if to is None else to[key])
                 for i, (key, column) in enumerate(self._images.items())
             }
-            for j, side in enumerate((before, after))
+            for j, (side, to) in enumerate(((before, places[0]), (after, places[1])))
         )
         return Batch(state, images, self._action.gather(after), reward, mask, next_state, next_images, cost)
 

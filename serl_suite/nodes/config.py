@@ -57,6 +57,9 @@ class LearnerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Folder of CURVE keys (`serl keys`)."""
     device: str = "cpu"
     """Torch device of replay and networks, such as cpu or cuda."""
+    replay_device: Literal["device", "cpu"] = "device"
+    """Where the replay is: on the device, or in the host's memory, for a card that it does not fit on. Batches are then
+    gathered by the host, which limits how many updates a second there are."""
     threads: int = 1
     """Torch threads. One is right beside a busy actor; idle machines gain from more."""
     replay_capacity: int = 200_000

@@ -51,7 +51,7 @@ class Experience:
         """Steps of demonstrations, all told."""
         self.online, self.demos = (
             Replay(
-                spec, capacity, seed=config.seed + 1 + place, device=config.learner.device,
+                spec, capacity, seed=config.seed + 1 + place, device=_device(config),
                 shift=config.agent.encoder.shift, features=features,
             )
             for place, capacity in enumerate(capacities(config, demonstrated))
@@ -98,13 +98,15 @@ def check_memory(
         ReplayTooLarge: They do not; the message names the capacity that would.
     """
     frames, frame = sum(capacities(config, demonstrated)), frame_bytes(spec, features)
-    device = config.learner.device
-    limit = MEMORY_SHARE * _memory_bytes(torch.device(device), sharing)
+    device, host = _device(config), torch.device("cpu")
+    limit = MEMORY_SHARE * _memory_bytes(device, sharing)
     if frames * frame > limit:
+        fits_host = device != host and frames * frame <= MEMORY_SHARE * _memory_bytes(host, sharing)
+        elsewhere = "keep them in the host's memory with --learner.replay-device cpu, " if fits_host else ""
         raise ReplayTooLarge(
             f"replays of {frames} frames of {frame} bytes take {1e-9 * frames * frame:.3g} GB, and {1e-9 * limit:.3g} "
             f"GB is what they may take on {device}; give the learner --learner.replay-capacity "
-            f"{int(limit / (2 * frame))} or less, or observe fewer or smaller images"
+            f"{int(limit / (2 * frame))} or less, {elsewhere}or observe fewer or smaller images"
         )
 
 
@@ -114,6 +116,11 @@ def frame_bytes(spec: EnvSpec, features: Features | None = None) -> int:
     if features is not None:
         images = len(spec.image_keys) * features.views * features.size * features.dtype.itemsize
     return images + 4 * (spec.state_dim + spec.action_dim) + BOOKKEEPING_BYTES
+
+
+def _device(config: TrainConfig) -> torch.device:
+    """Where the replays are."""
+    return torch.device("cpu" if config.learner.replay_device == "cpu" else config.learner.device)
 
 
 def _memory_bytes(device: torch.device, sharing: int) -> int:

@@ -25,6 +25,7 @@ from serl_suite.networks.host import check_device, tune_host
 from serl_suite.nodes.backlog import Backlog
 from serl_suite.nodes.checkpoints import Checkpoints
 from serl_suite.nodes.config import ActorSettings
+from serl_suite.nodes.device_memory import DeviceFull
 from serl_suite.nodes.experience import ReplayTooLarge, check_memory
 from serl_suite.nodes.group import Group
 from serl_suite.nodes.ingest import Ingest
@@ -120,7 +121,7 @@ class Learner:
 
         Raises:
             BadCheckpoint, BadAgent: The checkpoint cannot be taken up; it stays as it is.
-            ReplayTooLarge: The replays would not fit into memory.
+            ReplayTooLarge, DeviceFull: The replays, or the updates, do not fit into memory.
             DiskFull: The run folder takes no more; what actors were told to be durable is.
         """
         try:
@@ -146,7 +147,11 @@ class Learner:
         training = self._training = self._prepare(self._spec)
         self._clock_s = time.monotonic()
         while not stop.is_set() and self.outcome is None:
-            self._train_once(training)
+            try:
+                self._train_once(training)
+            except DeviceFull:
+                self._training = None  # it stands in the middle of an update; the checkpoint before stays
+                raise
             self._log_when_due(training, metrics)
 
     def close(self) -> None:

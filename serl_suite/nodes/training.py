@@ -3,13 +3,14 @@
 import math
 
 import safetensors.torch
+import torch
 from torch import Tensor
 
-from serl_suite.agents.agent import Agent
 from serl_suite.agents.ranks import ALONE, Ranks
 from serl_suite.agents.registry import make_agent
 from serl_suite.agents.rlpd_config import RLPDConfig
 from serl_suite.nodes.config import BadConfig, TrainConfig
+from serl_suite.nodes.device_memory import out_of_memory_explained
 from serl_suite.nodes.experience import Experience
 from serl_suite.nodes.group import Group
 from serl_suite.nodes.orders import Begin, Fit, Load, Orders, Update
@@ -32,6 +33,7 @@ class Training:
 
     Raises:
         ReplayTooLarge: The replays would not fit into memory.
+        DeviceFull: Something else has taken it.
         BadAgent, BadEncoder: The settings do not fit the spec.
     """
 
@@ -44,20 +46,25 @@ class Training:
         ranks: Ranks = ALONE,
         on_this_machine: int = 1,
     ) -> None:
-        self.agent: Agent = make_agent(
-            "rlpd", config.agent, spec, seed=config.seed, device=config.learner.device, ranks=ranks
-        )
-        self.experience = Experience(
-            spec, config, demonstrated, features=self.agent.kept_features(), sharing=on_this_machine
-        )
-        self.updates = Updates(self.agent, self.experience, config.agent, ranks)
+        device = torch.device(config.learner.device)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        self._device = device
+        with out_of_memory_explained(device):
+            self.agent = make_agent("rlpd", config.agent, spec, seed=config.seed, device=device, ranks=ranks)
+            self.experience = Experience(
+                spec, config, demonstrated, features=self.agent.kept_features(), sharing=on_this_machine
+            )
+        self.updates = Updates(self.agent, self.experience)
 
     def demonstrate(self, session_id: str, step: Step) -> None:
         """One more step of a demonstration."""
+        self.updates.settle()
         self.experience.demonstrate(session_id, step)
 
     def insert(self, session_id: str, step: Step) -> None:
         """One more step of an actor."""
+        self.updates.settle()
         self.experience.insert(session_id, step)
 
     def fit_normaliser(self) -> None:
@@ -67,8 +74,13 @@ class Training:
         self.agent.fit_normaliser(replay.states())
 
     def update(self) -> dict[str, Tensor]:
-        """Does `updates.next` updates. Returns: metrics of the last one, scalars on the device."""
-        return self.updates.run()
+        """Does `updates.next` updates. Returns: metrics of the last one, scalars on the device.
+
+        Raises:
+            DeviceFull: There is no memory left for them.
+        """
+        with out_of_memory_explained(self._device):
+            return self.updates.run()
 
     def load(self, state: dict[str, Tensor], online_rng: str, demos_rng: str) -> None:
         """Takes up agent and samplers as a checkpoint has them.

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from serl_suite.agents.agent import BadAgent
+from serl_suite.agents.block_inputs import each
 from serl_suite.agents.rlpd import RLPD, RLPDConfig
 from serl_suite.agents.update_graph import UpdateGraph
 from serl_suite.data.replay import Replay, join
@@ -22,13 +23,18 @@ IMAGE = ArraySpec(shape=(32, 32, 3), dtype="uint8")
 PIXELS = msgspec.structs.replace(SPEC, observation={**SPEC.observation, "front": IMAGE, "wrist": IMAGE})
 CONFIG = RLPDConfig(num_critics=4, hidden=(32, 32), batch_size=32, actor_period=4, learning_rate=3e-4)
 FROZEN = EncoderConfig(backbone="resnet10", weights="random", frozen=True, width=32)
+KEPT = msgspec.structs.replace(FROZEN, stored_shifts=3)
 LEARNS_FROM = {
-    "states": (SPEC, CONFIG.encoder, 3),
-    "pictures": (PIXELS, EncoderConfig(width=32), 1),
-    "pictures through a frozen backbone": (PIXELS, FROZEN, 1),
-    "features": (PIXELS, msgspec.structs.replace(FROZEN, stored_shifts=3), 1),
+    "states": (SPEC, CONFIG.encoder, 3, "cuda"),
+    "pictures": (PIXELS, EncoderConfig(width=32), 1, "cuda"),
+    "pictures through a frozen backbone": (PIXELS, FROZEN, 1, "cuda"),
+    "features": (PIXELS, KEPT, 1, "cuda"),
+    "states in host memory": (SPEC, CONFIG.encoder, 3, "cpu"),
+    "pictures in host memory": (PIXELS, EncoderConfig(width=32), 1, "cpu"),
+    "features in host memory": (PIXELS, KEPT, 1, "cpu"),
 }
-"""Spec, encoder, and blocks of 8 updates after which both are compared: what bfloat16 rounds grows with each."""
+"""Spec, encoder, blocks of 8 updates after which both are compared (what bfloat16 rounds grows with each), and where
+the replays are."""
 
 
 def _replay(seed, device, spec=SPEC, features=None):
@@ -55,18 +61,20 @@ def test_the_host_has_no_graphs():
 def test_a_graph_learns_what_updates_one_by_one_learn(what):
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-    spec, encoder, blocks = LEARNS_FROM[what]
+    spec, encoder, blocks, where = LEARNS_FROM[what]
     config = msgspec.structs.replace(CONFIG, encoder=encoder)
     plain, graphed = (RLPD(config, spec, seed=0, device="cuda") for _ in range(2))
     ours, theirs = (
-        [_replay(seed, "cuda", spec, agent.kept_features()) for seed in (1, 2)] for agent in (plain, graphed)
+        [_replay(seed, where, spec, agent.kept_features()) for seed in (1, 2)] for agent in (plain, graphed)
     )
     start = plain.state_dict()
     graph = UpdateGraph(graphed, [(replay, 16) for replay in theirs], 8)
     for _ in range(blocks):
         metrics = graph.run()
         for _ in range(8):
-            expected = plain.update(join([replay.sample(16) for replay in ours]))
+            batch = join([replay.sample(16) for replay in ours])
+            expected = plain.update(each(lambda x: x.to("cuda"), batch))
+    graph.settle()
     assert graphed.updates == plain.updates == 8 * blocks
     for name in ("critic/loss", "critic/q", "critic/target"):
         assert metrics[name].item() == pytest.approx(expected[name].item(), rel=3e-2, abs=3e-3)
