@@ -27,10 +27,10 @@ __all__ = [
     "Sights",
     "Stamp",
     "decode_answer",
-    "decode_report",
     "decode_request",
     "encode",
-    "pixels_of",
+    "pack",
+    "unpack",
 ]  # fmt: skip
 
 MAGIC = b"SRC\x01"
@@ -42,6 +42,8 @@ STALE_S = 0.3
 NEVER_S = 1e9
 """Age of a picture that there is not."""
 LONGEST_WAIT_S = 5.0
+LENGTH_BYTES = 4
+"""Of a report, before it."""
 
 Pixels = npt.NDArray[np.uint8]
 Side = Annotated[int, msgspec.Meta(ge=0, le=4096)]
@@ -117,7 +119,7 @@ _answers: msgspec.msgpack.Decoder[Sights] = msgspec.msgpack.Decoder(Sights)
 _reports: msgspec.msgpack.Decoder[Report] = msgspec.msgpack.Decoder(Report)
 
 
-def encode(message: ShowPictures | Sights | Report) -> bytes:
+def encode(message: ShowPictures | Sights) -> bytes:
     """One frame."""
     return MAGIC + _encoder.encode(message)
 
@@ -127,9 +129,23 @@ def decode_request(frame: bytes) -> ShowPictures:
     return _decode(_requests, frame)
 
 
-def decode_report(frame: bytes) -> Report:
-    """Raises: WireError, likewise."""
-    return _decode(_reports, frame)
+def pack(report: Report, pixels: Pixels | None = None) -> bytes:
+    """A report and its picture as one message, so that who reads it is woken once."""
+    header = MAGIC + _encoder.encode(report)
+    return b"".join((len(header).to_bytes(LENGTH_BYTES), header, b"" if pixels is None else pixels.tobytes()))
+
+
+def unpack(message: bytes) -> tuple[Report, Pixels]:
+    """Returns what was packed; the picture shares the message's memory.
+
+    Raises:
+        WireError: It is no report of this version, or another picture than it announces.
+    """
+    frame = memoryview(message)
+    end = LENGTH_BYTES + int.from_bytes(frame[:LENGTH_BYTES])
+    report = _decode(_reports, bytes(frame[LENGTH_BYTES:end]))
+    size = 0 if report.stamp is None else report.size
+    return report, pixels_of(frame[end:], size)
 
 
 def decode_answer(frames: Sequence[bytes | memoryview]) -> tuple[Sights, list[Pixels]]:

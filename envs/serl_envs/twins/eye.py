@@ -27,8 +27,7 @@ from serl_envs.twins.fci.scene_messages import (
 )
 from serl_envs.twins.rendering import Painter
 from serl_suite.errors import SerlError
-from serl_suite.wire.camera_messages import Report, Stamp
-from serl_suite.wire.camera_messages import encode as encode_report
+from serl_suite.wire.camera_messages import Report, Stamp, pack
 from serl_suite.wire.endpoint import connect_dealer
 
 __all__ = ["UnknownEye", "main", "shown_task"]
@@ -80,7 +79,7 @@ def main(arguments: list[str]) -> int:
         try:
             _draw(link, address, camera, int(side), 1.0 / float(rate_hz))
         except SerlError as error:
-            link.send_bytes(encode_report(Report(fault="unplugged", detail=str(error))))
+            link.send_bytes(pack(Report(fault="unplugged", detail=str(error))))
     return 1
 
 
@@ -102,8 +101,7 @@ def _draw(link: Connection, address: str, camera: str, side: int, period_s: floa
         picture = grain.on(painter.picture(scene.data, camera, side, shadows=False))
         sequence += 1
         stamp = Stamp(sequence=sequence, device_s=scene.time_s, host_ns=time.monotonic_ns())
-        link.send_bytes(encode_report(Report(stamp=stamp, size=side)))
-        link.send_bytes(picture.tobytes())
+        link.send_bytes(pack(Report(stamp=stamp, size=side), picture))
         due = max(due + period_s, time.monotonic())
         time.sleep(max(0.0, due - time.monotonic()))
 

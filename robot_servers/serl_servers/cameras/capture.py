@@ -24,7 +24,7 @@ from serl_servers.cameras.driver import CameraDriver, CameraFault
 from serl_servers.cameras.picture import Eyesight, Shaper
 from serl_servers.franka.realtime import end_with_parent
 from serl_suite.rig import Camera
-from serl_suite.wire.camera_messages import STALE_S, Pixels, Report, Stamp, encode
+from serl_suite.wire.camera_messages import STALE_S, Pixels, Report, Stamp, pack
 
 __all__ = ["Capture", "main", "open_camera"]
 
@@ -150,9 +150,7 @@ def main(arguments: list[str]) -> int:
     with Connection(int(fd)) as link, suppress(BrokenPipeError, ConnectionResetError):
 
         def send(report: Report, picture: Pixels | None) -> None:
-            link.send_bytes(encode(report))
-            if picture is not None:
-                link.send_bytes(picture.data.cast("B"))
+            link.send_bytes(pack(report, picture))
 
         capture = Capture(camera, lambda: open_camera(camera, scene), send)
         while True:

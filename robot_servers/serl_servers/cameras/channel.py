@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from serl_suite.rig import Camera
-from serl_suite.wire.camera_messages import NEVER_S, STALE_S, Sight, Stamp, decode_report, pixels_of
+from serl_suite.wire.camera_messages import NEVER_S, STALE_S, Pixels, Sight, Stamp, unpack
 from serl_suite.wire.messages import WireError
 
 __all__ = ["Channel", "Shot"]
@@ -37,7 +37,7 @@ class Shot(NamedTuple):
 
     stamp: Stamp
     size: int
-    pixels: bytes
+    pixels: Pixels
 
 
 class Channel:
@@ -77,13 +77,11 @@ class Channel:
             return new
         try:
             while self._link.poll():
-                report = decode_report(self._link.recv_bytes())
+                report, pixels = unpack(self._link.recv_bytes())
                 self._heard_at = time.monotonic()
                 if report.stamp is None:
                     self._fault, self._detail = report.fault, report.detail
                     continue
-                pixels = self._link.recv_bytes()
-                pixels_of(pixels, report.size)
                 self.shots.append(Shot(report.stamp, report.size, pixels))
                 self._fault = self._detail = ""
                 new = True

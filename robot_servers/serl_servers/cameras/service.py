@@ -149,7 +149,7 @@ class CameraService:
             if channel.camera.name == request.camera and channel.shots:  # it was asked for by name
                 shot = channel.shots[-1]
             sights.append(channel.sight(shot))
-            frames.append(b"" if shot is None else shot.pixels)
+            frames.append(b"" if shot is None else shot.pixels.data)
         waited_s = time.monotonic() - waiting.since
         header = encode(Sights(number=request.number, sights=tuple(sights), skew_s=skew_s, waited_s=waited_s))
         with suppress(zmq.ZMQError):  # it has gone, or reads nothing

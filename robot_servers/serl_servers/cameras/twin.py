@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 
 from serl_servers.cameras.driver import CameraFault, Frame
 from serl_suite.rig import Camera
-from serl_suite.wire.camera_messages import decode_report, pixels_of
+from serl_suite.wire.camera_messages import unpack
 from serl_suite.wire.messages import WireError
 
 __all__ = ["TwinCamera"]
@@ -57,13 +57,12 @@ class TwinCamera:
         if not self._link.poll(timeout_s):
             return None
         try:
-            report = decode_report(self._link.recv_bytes())
-            if report.stamp is None:
-                raise CameraFault(report.fault, report.detail)
-            pixels = pixels_of(self._link.recv_bytes(), report.size)
+            report, pixels = unpack(self._link.recv_bytes())
         except (EOFError, ConnectionResetError, WireError) as error:
             text = f"the process that draws the twin has ended ({error or 'without a word'}); its output says why"
             raise CameraFault("unplugged", text) from error
+        if report.stamp is None:
+            raise CameraFault(report.fault, report.detail)
         return Frame(pixels, report.stamp.sequence, report.stamp.device_s, time.monotonic_ns())
 
     def close(self) -> None:

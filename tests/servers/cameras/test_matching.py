@@ -1,5 +1,6 @@
 """Pictures of several cameras that belong together: properties over all arrivals."""
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from serl_servers.cameras.channel import Shot
@@ -11,7 +12,10 @@ ARRIVALS = st.lists(st.integers(0, 10**9), min_size=1, max_size=8).map(sorted)
 
 
 def shots(arrivals):
-    return [Shot(Stamp(sequence=i + 1, host_ns=at), 1, b"abc") for i, at in enumerate(arrivals)]
+    return [
+        Shot(Stamp(sequence=i + 1, host_ns=at), 1, np.zeros((1, 1, 3), np.uint8))
+        for i, at in enumerate(arrivals)
+    ]
 
 
 @given(st.lists(ARRIVALS, min_size=1, max_size=4))
