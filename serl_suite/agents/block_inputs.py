@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -155,7 +155,7 @@ class GatheredBatches:
 
 def each(function: Callable[..., Tensor], *batches: Batch) -> Batch:
     """A batch of what the function makes of the batches' tensors."""
-    fields = []
+    fields: list[Any] = []
     for values in zip(*batches, strict=True):
         if isinstance(values[0], dict):
             fields.append({key: function(*(value[key] for value in values)) for key in values[0]})

@@ -55,7 +55,8 @@ class SharedGradients:
 
     def average(self) -> None:
         """Replaces the parameters' gradients; only operations on the device, for a CUDA graph."""
-        torch._foreach_copy_(self._views, [parameter.grad for parameter in self._parameters])
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        torch._foreach_copy_(self._views, gradients)
         dist.all_reduce(self._flat)
         self._flat /= self._size
         for parameter, view in zip(self._parameters, self._views, strict=True):

@@ -34,7 +34,7 @@ class Snapshot:
     @property
     def is_ready(self) -> bool:
         """Whether `tensors` would not wait."""
-        return self._arrived is None or self._arrived.query()
+        return self._arrived is None or bool(self._arrived.query())  # type: ignore[no-untyped-call]
 
     def tensors(self) -> dict[str, Tensor]:
         """All of them on the host, in the order in which they came."""

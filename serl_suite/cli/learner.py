@@ -36,10 +36,12 @@ def run(arguments: Sequence[str]) -> int:
     if not is_group():
         return _learn(arguments, None)
     with join_group() as group:
-        if group.ranks.rank == 0:
-            return _learn(arguments, group)
-        follow(group)
-        return 0
+        if group.ranks.rank > 0:
+            follow(group)
+            return 0
+        code = _learn(arguments, group)
+        group.send(b"")
+        return code
 
 
 def _learn(arguments: Sequence[str], group: "Group | None") -> int:

@@ -65,7 +65,7 @@ def _safetensors(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> 
     yield struct.pack("<Q", len(text)) + text
     for name in names:
         flat = tensors[name].detach().cpu().contiguous().view(-1)
-        yield memoryview(flat.view(torch.uint8).numpy())
+        yield flat.view(torch.uint8).numpy().data
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

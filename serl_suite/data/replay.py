@@ -213,7 +213,8 @@ class Replay:
         """
         with self._lock:
             draw = self._draw_transitions(batch_size).part(share)
-            return self.gather(*(torch.from_numpy(part).to(self.device) for part in draw))
+            rows, views = (torch.from_numpy(part).to(self.device) for part in draw)
+            return self.gather(rows, views)
 
     def draw(self, batch_size: int) -> Draw:
         """Transitions drawn uniformly with replacement, for `gather`.

@@ -37,18 +37,16 @@ def is_group() -> bool:
 def join_group() -> Iterator["Group"]:
     """This process among those that torchrun started; on leaving, all of them part in order.
 
-    Where one of them dies meanwhile, all end at once with an error. Nothing is lost by that: it is no worse than a
-    learner that is killed.
+    Where one of them dies meanwhile or leaves with an error, all end at once. Nothing is lost by that: it is no worse
+    than a learner that is killed.
     """
     cards = torch.cuda.is_available()
     if cards:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
     dist.init_process_group("cpu:gloo,cuda:nccl" if cards else "gloo")
     group = Group()
-    try:
-        yield group
-    finally:
-        group.close()
+    yield group
+    group.close()
 
 
 class Group:
@@ -98,7 +96,7 @@ class Group:
             message = torch.empty(int(length), dtype=torch.uint8)
             if length:
                 dist.broadcast(message, 0, self._orders)
-        return memoryview(message.numpy()).cast("B")
+        return memoryview(message.numpy().data)
 
     @contextmanager
     def at_one(self) -> Iterator[None]:
@@ -112,8 +110,6 @@ class Group:
 
     def close(self) -> None:
         """Says goodbye, and waits a little for that of the others: who is stuck is torchrun's to end."""
-        if self.ranks.rank == 0:
-            self.send(b"")
         for other in self._watches:
             dist.send(torch.zeros(1), other, self._watched)
         for watch in self._watches.values():
