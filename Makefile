@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Two busy processes with the default number of OpenMP threads each are several times slower than with one.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup system demo test test-all check format bench docs clean
+.PHONY: setup system demo demo-pixels test test-all check format bench docs clean
 
 setup: $(READY)  ## install into .venv
 
@@ -24,6 +24,18 @@ system:  ## check the system libraries that rendering needs; as root, install th
 
 demo: setup  ## teach the twin to pick up a cube, live
 	$(BIN)/serl train FrankaPickCube-v0
+
+PICK64 := weights/pick64.safetensors
+
+demo-pixels: $(PICK64)  ## the same from two cameras of 64 x 64, on the CPU
+	$(BIN)/serl train FrankaPickCube-v0 --obs pixels --actor.image-size 64 \
+		--agent.encoder.frozen --agent.encoder.weights $(PICK64) --agent.encoder.stored-shifts 4 --agent.encoder.width 64 \
+		--agent.num-critics 2 --agent.hidden 128 128 --agent.batch-size 128 --agent.utd 4 --agent.learning-rate 1e-3 \
+		--evaluation.attempt-at 0.8 --evaluation.attempt-episodes 50 --evaluation.attempt-pass-at 0.9 \
+		--evaluation.pass-at 0.8
+
+$(PICK64): | setup
+	$(BIN)/serl encoder pretrain --task FrankaPickCube-v0 --renders 2000 --side 64 --out $@
 
 test: setup  ## the test suite without its slow part
 	$(BIN)/python -m pytest -m "not slow"

@@ -8,7 +8,7 @@
     staged    the same with one batch that is on the device already, so without drawing and gathering
     features  the same from a replay that keeps the features of four shifts of each picture
 
-Half of each batch is from demonstrations; one update of actor and temperature in each block. Figures of others for these
+    staged    the same with one batch that is on the device already: no drawing, no gathering
 units on one H200, measured for the specification, in critic updates a second:
 
     states    SERL (JAX) 1,044 as its scripts run it, 2,377 with batches already on the device

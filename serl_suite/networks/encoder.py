@@ -34,7 +34,7 @@ class StateEncoder(nn.Module):
         self.heads = StateOnly()
         self.width = state_dim
 
-    def see(self, pictures: Pictures) -> Tensor | None:
+    def see(self, *moments: Pictures) -> Tensor | None:
         """There is nothing to see."""
         return None
 
@@ -90,16 +90,15 @@ class PixelEncoder(nn.Module):
         self._quick: FrozenResNet | None = None
         self.width = self.heads.width
 
-    def see(self, pictures: Pictures) -> Tensor:
-        """The backbone's features of every picture, each looked at once. Features that come in the place of pictures
-        (a replay may keep them) are taken as they are.
+    def see(self, *moments: Pictures) -> Tensor:
+        """The backbone's features of every picture, each looked at once; of one batch of moments after the other.
+        Features that come in the place of pictures (a replay may keep them) are taken as they are.
 
-        Shape of each: (batch, height, width, 3), uint8 -> (cameras, batch, features)
+        Shape of each: (batch, height, width, 3), uint8 -> (cameras, all batches, features)
         """
-        images = torch.stack([pictures[camera] for camera in self.cameras])
-        if images.dtype != torch.uint8:
-            return images
-        return self.features(images.flatten(0, 1)).view(*images.shape[:2], -1)
+        every = torch.cat([pictures[camera] for camera in self.cameras for pictures in moments])
+        seen = self.features(every) if every.dtype == torch.uint8 else every
+        return seen.view(len(self.cameras), -1, seen.shape[-1])
 
     def features(self, images: Tensor) -> Tensor:
         """Shape: (n, height, width, 3), uint8 -> (n, height' width' channels)"""

@@ -16,9 +16,9 @@ BLACK = 8
 EVERY = 4
 """Pixel in each direction that is looked at."""
 STILL_S = 1.0
-MOVED = 0.01
-"""Change of any number of the state [m, rad, N, ...]. A twin at rest shows the same picture for long, and rightly so; a
-real camera's noise never repeats itself, and a real sensor's neither."""
+MOVED = 0.03
+"""Change of any number of a pose [m, rad], or of the state where it has none. A twin that is as good as at rest shows the
+same picture for long, and rightly so, though the forces on it change; a real camera's noise never repeats itself."""
 
 
 class BadPicture(SerlError):
@@ -36,6 +36,8 @@ class PictureWatch:
     def __init__(self, cameras: Sequence[str], spec: EnvSpec) -> None:
         self._cameras, self._spec = tuple(cameras), spec
         self._most = max(1, round(STILL_S * spec.rate_hz))
+        poses = tuple(key for key in spec.state_keys if "pose" in key)
+        self._moving = poses or spec.state_keys
         self.reset()
 
     def reset(self) -> None:
@@ -49,7 +51,8 @@ class PictureWatch:
         Raises:
             BadPicture: Naming the camera.
         """
-        state = self._spec.flatten(observation) if self._spec.state_keys else np.zeros(0, np.float32)
+        parts = [observation[key].astype(np.float32).ravel() for key in self._moving]
+        state = np.concatenate(parts) if parts else np.zeros(0, np.float32)
         for camera in self._cameras:
             picture = observation[camera]
             if picture[::EVERY, ::EVERY].max() <= BLACK:
