@@ -109,8 +109,10 @@ Options = TypeVar("Options", bound=Operator)
 def _serve(arguments: Sequence[str]) -> int:
     config = _server_config(arguments)
     stop = stop_on_signals()
+    from serl_servers.franka.realtime import SERVICE_PRIORITY, take_priority
     from serl_servers.franka.service import RobotService
 
+    take_priority(SERVICE_PRIORITY)  # before there are sockets, whose threads get it as well
     service = RobotService(config)
     try:
         for line in service.realtime:

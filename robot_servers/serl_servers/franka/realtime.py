@@ -9,10 +9,12 @@ from pathlib import Path
 
 from serl_servers.franka.driver import DriverError
 
-__all__ = ["end_with_parent", "make_realtime", "require_realtime"]
+__all__ = ["SERVICE_PRIORITY", "end_with_parent", "make_realtime", "require_realtime", "take_priority"]
 
 PRIORITY = 80
 """SCHED_FIFO: above the kernel's own interrupt threads (50), below its watchdogs (99)."""
+SERVICE_PRIORITY = 10
+"""Of the service, which hands on setpoints: above all that is not real-time, below everything that is."""
 MCL_CURRENT, MCL_FUTURE = 1, 2
 PR_SET_PDEATHSIG = 1
 WAKE_LATENCY = Path("/dev/cpu_dma_latency")
@@ -49,7 +51,7 @@ def make_realtime(core: int | None) -> list[str]:
     gc.collect()
     gc.freeze()
     gc.disable()
-    return [_lock_memory(), _take_priority(), _take_core(core), _stay_awake(), _kernel()]
+    return [_lock_memory(), take_priority(PRIORITY), _take_core(core), _stay_awake(), _kernel()]
 
 
 def _lock_memory() -> str:
@@ -61,12 +63,13 @@ def _lock_memory() -> str:
     )
 
 
-def _take_priority() -> str:
+def take_priority(priority: int) -> str:
+    """Takes a real-time priority for this thread and those that it starts; returns a line on that."""
     try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
     except PermissionError:
         return "priority: NOT real-time; raise rtprio to 99 in /etc/security/limits.conf"
-    return f"priority: FIFO {PRIORITY}"
+    return f"priority: FIFO {priority}"
 
 
 def _take_core(core: int | None) -> str:

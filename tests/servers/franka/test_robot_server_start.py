@@ -1,6 +1,7 @@
 """Who is let in, and what a server says that cannot start."""
 
 import contextlib
+import os
 import platform
 import socket
 import struct
@@ -170,6 +171,8 @@ def test_an_operator_at_the_terminal_of_the_one_server_that_an_address_has(tmp_p
         assert "127.0.7.8, running" in said
         assert "control     memory: " in said
         assert "control     sleep: " in said
+        if os.geteuid() == 0:
+            assert os.sched_getscheduler(rig.server.pid) == os.SCHED_FIFO
         assert run(["reset", *there]) == 0
         assert "0.30" in _status(there, capsys, "TCP")
         before = _tcp_z(there, capsys)
