@@ -60,7 +60,7 @@ class Learner:
         group: The processes that compute the updates together with this one, rank 0.
 
     Raises:
-        BadConfig: They cannot share the batches.
+        BadConfig: They cannot share the batches, or are all to use one card.
         DeviceUnavailable: This machine has no such device.
         RunInUse: Another learner writes to the run.
         PortInUse, AddressError: Nothing can listen there.
@@ -70,7 +70,9 @@ class Learner:
     def __init__(self, run: RunFolder, group: Group | None = None) -> None:
         self.run_folder, self._group = run, group
         self.config = run.config
-        check_shares(self.config.agent, 1 if group is None else group.ranks.size)
+        if group is not None:
+            check_shares(self.config.agent, group.ranks.size)
+            group.with_own_device(self.config)
         self.counters = Counters()
         self.outcome: Outcome | None = None
         tune_host(self.config.learner.threads)
