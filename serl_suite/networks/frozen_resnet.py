@@ -57,8 +57,8 @@ class FrozenResNet(nn.Module):
                 f"pictures of {height} x {width}; their sides must be multiples of 4: resize or crop them"
             )
         x = first_layers(pictures.contiguous(), self.stem, (self.stem_gain, self.stem_shift))
-        x = self.blocks(x)
-        return x.permute(0, 2, 3, 1)
+        maps: Tensor = self.blocks(x)
+        return maps.permute(0, 2, 3, 1)
 
 
 class _Block(nn.Module):

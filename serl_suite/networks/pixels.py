@@ -31,5 +31,5 @@ def imagenet_normalised(pictures: Tensor) -> Tensor:
 def convolution(inputs: int, outputs: int, size: int, generator: torch.Generator) -> Tensor:
     """He-normal weights in the layout that is quickest on a GPU. Shape: (outputs, inputs, size, size)"""
     std = (2.0 / (inputs * size * size)) ** 0.5
-    weight = torch.randn(outputs, inputs, size, size, generator=generator) * std
+    weight: Tensor = torch.randn(outputs, inputs, size, size, generator=generator) * std
     return weight.contiguous(memory_format=torch.channels_last)
