@@ -43,7 +43,8 @@ class Snapshot:
             start = 0
             for name, shape, dtype in self._layout:
                 end = start + shape.numel() * dtype.itemsize // WORD.itemsize
-                self._here[name] = self._words[start:end].view(dtype).view(shape)
+                # A copy: 8-byte elements cannot be viewed where an odd number of words comes before them.
+                self._here[name] = self._words[start:end].clone().view(dtype).view(shape)
                 start = end
             self._arrived = None
         return {name: self._here[name] for name in self._order}
