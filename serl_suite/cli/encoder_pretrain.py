@@ -26,7 +26,7 @@ DESCRIPTION = """Train an image backbone on pictures alone: no labels, no reward
   SERL_WEIGHTS=weights serl train FrankaPickCube-v0 --obs pixels --agent.encoder.frozen --agent.encoder.weights pick
 
 Pictures come from every camera of recorded episodes (run folders, demonstrations, files) and, with --task, from its
-twin, where a scripted expert and random motions move the robot. The backbone learns to tell which action came between
+twin, where a scripted expert and random motions move the robot. The backbone learns to tell how the robot moved between
 two pictures, and what a picture shows where half of it is hidden. Frozen, it looks at each picture only once."""
 
 

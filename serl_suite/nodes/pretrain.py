@@ -22,8 +22,12 @@ __all__ = ["PretrainConfig", "Progress", "pretrain", "train_backbone"]
 
 Progress = Callable[[int, float], None]
 """Is told how many updates were made, and the last one's loss."""
-PAINTING = 5.0
+PAINTING = 1.0
 """What painting counts beside reading the motion."""
+FURTHEST = 5.0
+"""Motions are cut off at so many standard deviations: forces jump at a contact."""
+LEAST = 1e-3
+"""Square error from which on a number counts no more for being told better."""
 SHIFT_SHARE = 16
 """Pictures are shifted by up to this part of their side, as agents will shift them."""
 RAMP = 50
@@ -115,18 +119,22 @@ class _Student(nn.Module):
     """A backbone and who asks it: for each eye one that reads motion, and a painter for all."""
 
     means: Tensor
+    """Mean picture of each eye. Shape: (eyes, side, side, 3)"""
     middle: Tensor
     spread: Tensor
+    """Mean and standard deviation of each eye's motions. Shape: (eyes, motion_dim)"""
 
     def __init__(self, backbone: nn.Module, pairs: Pairs, side: int, generator: torch.Generator) -> None:
         super().__init__()
-        features, action_dim = feature_shape(backbone, side), pairs.actions.shape[1]
+        features, motion_dim = feature_shape(backbone, side), pairs.motions.shape[1]
         self.backbone = backbone
         self.painter = Painter(features, side, generator)
-        self.readers = nn.ModuleList(MotionReader(features, action_dim, generator) for _ in pairs.names)
-        self.register_buffer("means", _mean_pictures(pairs))
-        self.register_buffer("middle", pairs.actions.mean(0))
-        self.register_buffer("spread", pairs.actions.std(0, unbiased=False) + 1e-3)
+        self.readers = nn.ModuleList(MotionReader(features, motion_dim, generator) for _ in pairs.names)
+        of_eyes = [pairs.eyes == eye for eye in range(len(pairs.names))]
+        self.register_buffer("means", torch.stack([pairs.before[each].float().mean(0) for each in of_eyes]))
+        motions = [pairs.motions[each] for each in of_eyes]
+        self.register_buffer("middle", torch.stack([each.mean(0) for each in motions]))
+        self.register_buffer("spread", torch.stack([each.std(0, unbiased=False) for each in motions]) + 1e-6)
         self._pairs, self._side, self._generator = pairs, side, generator
 
     def loss(self, drawn: Tensor) -> Tensor:
@@ -139,25 +147,23 @@ class _Student(nn.Module):
         )
         before, after, mean = moved.split(COLOURS, -1)
         maps = self.backbone(torch.cat([before, after]))
-        actions = (pairs.actions[drawn].to(device) - self.middle) / self.spread
-        reading = (self._told(*maps.chunk(2), eyes) - actions).square().mean()
+        motions = (pairs.motions[drawn].to(device) - self.middle[eyes]) / self.spread[eyes]
+        motions = motions.clamp(-FURTHEST, FURTHEST)
+        reading = self._reading_loss(*maps.chunk(2), motions, eyes)
         return reading + PAINTING * reconstruction_loss(
             self.backbone, self.painter, before, mean, self._generator
         )
 
-    def _told(self, before: Tensor, after: Tensor, eyes: Tensor) -> Tensor:
-        """Each pair's action, read by whoever belongs to its eye. Shape: (n, action_dim)"""
-        told = torch.zeros(len(eyes), self.spread.numel(), device=eyes.device)
+    def _reading_loss(self, before: Tensor, after: Tensor, motions: Tensor, eyes: Tensor) -> Tensor:
+        """Mean over the numbers of a motion of the logarithm of their mean square error, each eye for itself: what
+        cannot be told, such as the noise of a force, hardly moves the backbone."""
+        losses = []
         for eye, reader in enumerate(self.readers):
             of_eye = (eyes == eye).nonzero().squeeze(1)
             if len(of_eye):
-                told = told.index_copy(0, of_eye, reader(before[of_eye], after[of_eye]))
-        return told
-
-
-def _mean_pictures(pairs: Pairs) -> Tensor:
-    """Of each eye. Shape: (eyes, side, side, 3), float32"""
-    return torch.stack([pairs.before[pairs.eyes == eye].float().mean(0) for eye in range(len(pairs.names))])
+                errors = reader(before[of_eye], after[of_eye]) - motions[of_eye]
+                losses.append((errors.square().mean(0) + LEAST).log().mean() * len(of_eye))
+        return torch.stack(losses).sum() / len(eyes)
 
 
 def _rate(step: int, updates: int) -> float:

@@ -1,6 +1,6 @@
 """What a backbone is asked when there are no labels; who asks is thrown away afterwards.
 
-- Which action came between two pictures? To tell how everything moved, it has to know where everything was.
+- How did the state change between two pictures, and by which action? To tell, it has to know where everything was.
 - What does half a picture that is hidden look like? (Masked autoencoder, He et al. 2022, arXiv 2111.06377.) Of each
   picture only its difference from the mean picture of its eye is asked, and pixels count by how far they are from it: a
   small object that moves counts more than the table behind it.
@@ -31,15 +31,15 @@ CONTRAST = 10.0
 
 
 class MotionReader(nn.Module):
-    """Reads an action off the feature maps before and after it, by one eye.
+    """Reads a motion off the feature maps before and after it, by one eye.
 
     Args:
         features: (height, width, channels) of the maps.
-        action_dim: How many numbers an action has.
+        motion_dim: How many numbers tell of it.
         generator: Draws the weights; on the CPU.
     """
 
-    def __init__(self, features: tuple[int, int, int], action_dim: int, generator: torch.Generator) -> None:
+    def __init__(self, features: tuple[int, int, int], motion_dim: int, generator: torch.Generator) -> None:
         super().__init__()
         height, width, channels = features
         cells = height * width
@@ -47,11 +47,11 @@ class MotionReader(nn.Module):
             torch.randn(cells, channels, EMBEDDINGS, generator=generator) * (cells * channels) ** -0.5
         )
         self.reader = EnsembleMLP(
-            1, 2 * channels * EMBEDDINGS, (READER_WIDTH,), action_dim, generator=generator, layer_norm=True
+            1, 2 * channels * EMBEDDINGS, (READER_WIDTH,), motion_dim, generator=generator, layer_norm=True
         )
 
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
-        """Shape: (n, height, width, channels) twice -> (n, action_dim)"""
+        """Shape: (n, height, width, channels) twice -> (n, motion_dim)"""
         maps = torch.stack([before, after]).float().flatten(2, 3)
         embedded = torch.einsum("pnsc,sce->npce", maps, self.spatial)
         told: Tensor = self.reader(embedded.flatten(1))[0]

@@ -20,7 +20,7 @@ from serl_suite.wire.spaces import EnvSpec
 __all__ = ["Album", "NoPictures", "Pair", "Pairs", "recorded", "rendered"]
 
 Picture = NDArray[np.uint8]
-Action = NDArray[np.float32]
+Vector = NDArray[np.float32]
 LENGTHS = (8, 30)
 """Steps of an episode of a moved twin, at least and fewer than: short, so that many begin."""
 NOISES = (0.1, 0.8)
@@ -36,7 +36,7 @@ EPISODES = 100_000
 
 
 class NoPictures(SerlError):
-    """There is nothing to look at, or not together."""
+    """There is nothing to look at."""
 
 
 class Pair(NamedTuple):
@@ -47,8 +47,8 @@ class Pair(NamedTuple):
     before: Picture
     after: Picture
     """Shape: (height, width, 3)"""
-    action: Action
-    """That came between. Shape: (action_dim,)"""
+    motion: Vector
+    """How the state changed, and by which action. Shape: (state_dim + action_dim,)"""
 
 
 class Pairs(NamedTuple):
@@ -57,8 +57,8 @@ class Pairs(NamedTuple):
     before: Tensor
     after: Tensor
     """uint8. Shape: (n, side, side, 3)"""
-    actions: Tensor
-    """float32. Shape: (n, action_dim)"""
+    motions: Tensor
+    """float32; those of fewer numbers than the longest are followed by zeros. Shape: (n, motion_dim)"""
     eyes: Tensor
     """Index into `names`. Shape: (n,)"""
     names: tuple[str, ...]
@@ -85,16 +85,7 @@ class Album:
         self._seen = 0
 
     def add(self, pair: Pair) -> None:
-        """Keeps it, perhaps.
-
-        Raises:
-            NoPictures: Its action is of another size than those before.
-        """
-        if self._kept and self._kept[0].action.shape != pair.action.shape:
-            raise NoPictures(
-                f"{pair.eye} goes with actions of {pair.action.size} numbers, {self._kept[0].eye} with "
-                f"{self._kept[0].action.size}; pretrain on them apart"
-            )
+        """Keeps it, perhaps."""
         self._seen += 1
         place = len(self._kept)
         if place == self._capacity:
@@ -115,12 +106,13 @@ class Album:
                 "no pictures: these episodes observe no camera. Record some (serl demo record TASK --scripted "
                 "--cameras front wrist), or look at a twin (--task TASK)"
             )
-        eyes, before, after, actions = zip(*self._kept, strict=True)
+        eyes, before, after, motions = zip(*self._kept, strict=True)
         names = tuple(sorted(set(eyes)))
+        longest = max(motion.size for motion in motions)
         return Pairs(
             torch.from_numpy(np.stack(before)),
             torch.from_numpy(np.stack(after)),
-            torch.from_numpy(np.stack(actions)),
+            torch.from_numpy(np.stack([np.pad(motion, (0, longest - motion.size)) for motion in motions])),
             torch.tensor([names.index(eye) for eye in eyes]),
             names,
         )
@@ -190,6 +182,7 @@ def _episode(environment: Environment, rng: np.random.Generator, seed: int) -> I
             return
 
 
-def _pairs(spec: EnvSpec, before: Observation, after: Observation, action: Action) -> Iterator[Pair]:
+def _pairs(spec: EnvSpec, before: Observation, after: Observation, action: Vector) -> Iterator[Pair]:
+    motion = np.concatenate([spec.flatten(after) - spec.flatten(before), action])
     for key in spec.image_keys:
-        yield Pair(f"{spec.task} {key}", before[key], after[key], action)
+        yield Pair(f"{spec.task} {key}", before[key], after[key], motion)

@@ -39,21 +39,21 @@ def scenes(n, seed=0):
 
 
 def album(n, side=SIDE, seed=0):
-    """Pairs between which an action moves the square."""
+    """Pairs between which the square moves."""
     rng, kept = np.random.default_rng(seed), Album(side, n, 0)
     for place in rng.integers(0, side - 4, (n, 2)):
         moved = np.clip(place + rng.integers(-4, 5, 2), 0, side - 4)
-        action = (moved - place).astype(np.float32) / 4
-        kept.add(Pair("Pick-v0 wrist", scene(*place, rng, side), scene(*moved, rng, side), action))
+        motion = (moved - place).astype(np.float32) / 4
+        kept.add(Pair("Pick-v0 wrist", scene(*place, rng, side), scene(*moved, rng, side), motion))
     return kept.pairs()
 
 
 def write(path, pictures, cameras=("wrist",), task="Pick-v0"):
-    """An episode file that shows these pictures to each of the cameras."""
+    """An episode file that shows these pictures to each of the cameras; the state counts its steps by 2."""
     observation = {camera: ArraySpec(shape=pictures[0].shape, dtype="uint8") for camera in cameras}
     spec = EnvSpec(
         task=task,
-        observation=observation or {"pose": ArraySpec(shape=(3,), dtype="float32")},
+        observation=observation | {"pose": ArraySpec(shape=(1,), dtype="float32")},
         action=ArraySpec(shape=(1,), dtype="float32", low=-1, high=1),
     )
     steps = [
@@ -61,8 +61,8 @@ def write(path, pictures, cameras=("wrist",), task="Pick-v0"):
             seq=index,
             episode=0,
             index=index,
-            observation=dict.fromkeys(cameras, picture) or {"pose": np.zeros(3, np.float32)},
-            action=np.full(1, 0.1 * index, np.float32) if index else None,
+            observation=dict.fromkeys(cameras, picture) | {"pose": np.full(1, 2 * index, np.float32)},
+            action=np.full(1, 0.25 * index, np.float32) if index else None,
             truncated=index == len(pictures) - 1,
         )
         for index, picture in enumerate(pictures)
@@ -74,19 +74,19 @@ def flat(value, side=SIDE):
     return np.full((side, side, 3), value, np.uint8)
 
 
-def pair(value, side=8, eye="a", action_dim=1):
-    return Pair(eye, flat(value, side), flat(value, side), np.full(action_dim, value, np.float32))
+def pair(value, side=8, eye="a", motion_dim=1):
+    return Pair(eye, flat(value, side), flat(value, side), np.full(motion_dim, value, np.float32))
 
 
 def test_every_step_through_every_camera_is_found_once(tmp_path):
     write(tmp_path / "run" / "episodes" / "a.parquet", [flat(v) for v in (1, 2, 3)], ("front", "wrist"))
     write(tmp_path / "run" / "demos" / "b.parquet", [flat(v) for v in (4, 5)], ("wrist",), task="Reach-v0")
     found = [
-        (pair.eye, int(pair.before[0, 0, 0]), int(pair.after[0, 0, 0]), round(float(pair.action[0]), 3))
+        (pair.eye, int(pair.before[0, 0, 0]), int(pair.after[0, 0, 0]), pair.motion.tolist())
         for pair in recorded([tmp_path / "run"])
     ]
-    pick = [(f"Pick-v0 {eye}", v, v + 1, 0.1 * v) for eye in ("front", "wrist") for v in (1, 2)]
-    assert sorted(found) == [*pick, ("Reach-v0 wrist", 4, 5, 0.1)]
+    pick = [(f"Pick-v0 {eye}", v, v + 1, [2.0, 0.25 * v]) for eye in ("front", "wrist") for v in (1, 2)]
+    assert sorted(found) == [*pick, ("Reach-v0 wrist", 4, 5, [2.0, 0.25])]
 
 
 def test_places_without_pictures_are_named(tmp_path):
@@ -101,13 +101,11 @@ def test_places_without_pictures_are_named(tmp_path):
         kept.pairs()
 
 
-def test_actions_of_two_sizes_do_not_go_together():
+def test_shorter_motions_are_followed_by_zeros():
     kept = Album(8, 10, 0)
-    kept.add(pair(1, eye="Pick-v0 wrist", action_dim=7))
-    with pytest.raises(
-        NoPictures, match=r"Walk-v0 head goes with actions of 6 numbers, Pick-v0 wrist with 7"
-    ):
-        kept.add(pair(1, eye="Walk-v0 head", action_dim=6))
+    kept.add(pair(1, eye="Pick-v0 wrist", motion_dim=3))
+    kept.add(pair(2, eye="Walk-v0 head", motion_dim=2))
+    assert kept.pairs().motions.tolist() == [[1, 1, 1], [2, 2, 0]]
 
 
 def test_an_album_keeps_each_pair_equally_often():
@@ -120,7 +118,7 @@ def test_an_album_keeps_each_pair_equally_often():
         values = pairs.before[:, 0, 0, 0].numpy()
         assert len(set(values)) == len(values) == 10
         assert np.array_equal(values, pairs.after[:, 0, 0, 0].numpy())
-        assert np.array_equal(values, pairs.actions[:, 0].numpy())
+        assert np.array_equal(values, pairs.motions[:, 0].numpy())
         assert pairs.counts().get("early", 0) == (values < 20).sum()
         counts[values] += 1
     assert counts.min() > 60  # 100 expected, standard deviation 9
