@@ -51,7 +51,7 @@ SPEC = EnvSpec(
     },
     action=ArraySpec(shape=(ACTION_DIM,), dtype="float32", low=-1.0, high=1.0),
 )
-ROUNDS, ROUND_S = 5, 2.0
+ROUNDS, ROUND_S = 5, 1.0
 FASTER, EQUAL = 1.7, 1e-5
 
 
@@ -166,6 +166,7 @@ def run_with(processes: int) -> dict[str, object]:
         command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
         subprocess.run([sys.executable, *command, __file__, "--result", str(result)], check=True)
         figures: dict[str, object] = json.loads(result.read_text())
+        print(f"{processes}: {figures}", flush=True)
         return figures
 
 

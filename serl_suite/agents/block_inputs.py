@@ -13,8 +13,9 @@ from serl_suite.data.replay import Batch, Draw, Replay, join
 __all__ = ["BlockInputs", "DrawnRows", "GatheredBatches", "each"]
 
 Sources = Sequence[tuple[Replay, int]]
-AHEAD = 2
-"""Blocks that may wait for the device: enough to keep it busy, and few enough to stay close to what is new."""
+AHEAD_OF_PICTURES, AHEAD = 2, 16
+"""Blocks that may wait for the device: enough to keep it busy for some 10 ms in which the host does other things, and
+few enough to stay close to what is new. Blocks that look at pictures take as long each; others take a millisecond."""
 
 
 class BlockInputs(Protocol):
@@ -51,17 +52,19 @@ class DrawnRows:
     def __init__(self, sources: Sources, updates: int, device: torch.device, ranks: Ranks) -> None:
         self._sources, self._updates, self._ranks = sources, updates, ranks
         self._parts = _parts(sources, ranks)
-        batch, cameras = self._parts[-1].stop, len(sources[0][0].spec.image_keys)
+        replay = sources[0][0]
+        self._ahead = AHEAD_OF_PICTURES if replay.spec.image_keys and not replay.keeps_features else AHEAD
+        batch, cameras = self._parts[-1].stop, len(replay.spec.image_keys)
         shapes = (updates, 2, batch), (updates, cameras, 2, batch, 2)
         self._rows, self._views = (torch.zeros(shape, dtype=torch.int64, device=device) for shape in shapes)
-        self._staging = [_Staging(*shapes) for _ in range(AHEAD)]
+        self._staging = [_Staging(*shapes) for _ in range(self._ahead)]
         self._turn = 0
         self._gather = torch.compile(self._gather_batch, dynamic=False)
 
     def load(self) -> None:
-        """Draws; waits only where the device is two blocks behind."""
+        """Draws; waits only where the device is too many blocks behind."""
         staging = self._staging[self._turn]
-        self._turn = (self._turn + 1) % AHEAD
+        self._turn = (self._turn + 1) % self._ahead
         staging.copied.synchronize()
         rows, views = staging.host
         for update in range(self._updates):

@@ -23,7 +23,10 @@ class Snapshot:
     """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        there = {name: tensor.detach() for name, tensor in tensors.items() if tensor.is_cuda}
+        widest_first = sorted(
+            tensors, key=lambda name: -tensors[name].element_size()
+        )  # so that each lies aligned
+        there = {name: tensors[name].detach() for name in widest_first if tensors[name].is_cuda}
         self._here = {name: x.detach().clone() for name, x in tensors.items() if name not in there}
         self._order = list(tensors)
         self._layout = [(name, tensor.shape, tensor.dtype) for name, tensor in there.items()]

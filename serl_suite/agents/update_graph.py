@@ -54,7 +54,7 @@ class UpdateGraph:
         self._capture()
 
     def run(self) -> dict[str, Tensor]:
-        """Draws and launches the block; waits only where the device is two blocks behind, or the host with gathering.
+        """Draws and launches the block; waits only where the device is some blocks behind, or the host with gathering.
 
         Returns: metrics of the last update, scalars that the next block overwrites.
         """

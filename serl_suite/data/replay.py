@@ -131,6 +131,7 @@ class Replay:
             )
         self.spec = spec
         self.capacity = capacity
+        self.keeps_features = features is not None
         self.device = torch.device(device)
         self.duplicates = 0
         """Steps ignored because the session had already delivered them."""

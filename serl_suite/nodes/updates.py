@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import sys
 
 from torch import Tensor
 
@@ -13,6 +14,10 @@ from serl_suite.nodes.experience import Experience
 __all__ = ["Updates"]
 
 log = logging.getLogger(__name__)
+
+SWITCH_S = 1e-4
+"""Python's own 5 ms are several blocks long: each time that a block's launch has waited for the device, another thread
+that is at work in Python may go on for so long."""
 
 
 class Updates:
@@ -63,5 +68,12 @@ class Updates:
             replays = (experience.online, experience.demos)
             sources = [(replay, n) for replay, n in zip(replays, split, strict=True) if n]
             self._graph, self._split = UpdateGraph(self._agent, sources, self.next), split
-            gc.freeze()  # the compiler leaves a million objects, which no collection is to look through again
+            _be_undisturbed()
         return self._graph
+
+
+def _be_undisturbed() -> None:
+    """From now on the journal, the socket and the garbage collection hold the updates up as little as they can."""
+    sys.setswitchinterval(SWITCH_S)
+    gc.collect()
+    gc.freeze()  # the compiler leaves a million objects, which no collection is to look through again
