@@ -43,6 +43,7 @@ from serl_suite.wire.spaces import ArraySpec, EnvSpec
 BATCH, ACTION_DIM, SIDE, EPISODE = 256, 7, 128, 50
 IMAGE = ArraySpec(shape=(SIDE, SIDE, 3), dtype="uint8")
 ROUNDS = 7
+NO_PICTURES = EncoderConfig()
 ENCODER = EncoderConfig(backbone="resnet10", weights="random", frozen=True)
 
 
@@ -74,7 +75,9 @@ def config_of(critics: int, ratio: int, encoder: EncoderConfig) -> RLPDConfig:
 STATES, PICTURES = spec_of(24, ()), spec_of(18, ("front", "wrist"))
 KEPT = EncoderConfig(backbone="resnet10", weights="random", frozen=True, stored_shifts=4)
 UNITS = {
-    "states": [Unit("states, 10 critics, UTD 8", STATES, config_of(10, 8, EncoderConfig()), 20_000, 4500.0, "SERL 1,044")],
+    "states": [
+        Unit("states, 10 critics, UTD 8", STATES, config_of(10, 8, NO_PICTURES), 20_000, 4500.0, "SERL 1,044")
+    ],
     "pictures": [
         Unit("pictures, 10 critics, ratio 4", PICTURES, config_of(10, 4, ENCODER), 6000, 300.0, "SERL 22.6"),
         Unit("pictures, 2 critics, ratio 2", PICTURES, config_of(2, 2, ENCODER), 6000, 300.0, "HIL-SERL 32.0"),

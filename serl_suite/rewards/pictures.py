@@ -17,8 +17,8 @@ EVERY = 4
 """Pixel in each direction that is looked at."""
 STILL_S = 1.0
 MOVED = 0.03
-"""Change of any number of a pose [m, rad], or of the state where it has none. A twin that is as good as at rest shows the
-same picture for long, and rightly so, though the forces on it change; a real camera's noise never repeats itself."""
+"""Change of any number of a pose [m, rad], or of the state where it has none. A twin that is as good as at rest shows
+the same picture for long, and rightly so, though the forces on it change; a real camera's noise never repeats itself."""
 
 
 class BadPicture(SerlError):
