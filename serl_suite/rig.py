@@ -151,7 +151,7 @@ class Rig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     arm: str
     """Address of the arm; of a twin, for example 127.0.0.1."""
     driver: Literal["pylibfranka", "ros2"] = "pylibfranka"
-    """What speaks to the arm: libfranka, in `serl robot franka`; a compliant ROS 2 controller, behind `serl ros2 arm`."""
+    """What speaks to the arm: libfranka, in `serl robot franka`; a compliant ROS 2 controller, by `serl ros2 arm`."""
     server: str = "tcp://127.0.0.1:5755"
     """Where the robot server listens; states are published at the port after it."""
     keys: str | None = None

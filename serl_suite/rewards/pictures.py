@@ -18,7 +18,7 @@ EVERY = 4
 STILL_S = 1.0
 MOVED = 0.03
 """Change of any number of a pose [m, rad], or of the state where it has none. A twin that is as good as at rest shows
-the same picture for long, and rightly so, though the forces on it change; a real camera's noise never repeats itself."""
+the same picture for long, and rightly so, though forces on it change; a real camera's noise never repeats itself."""
 
 
 class BadPicture(SerlError):
