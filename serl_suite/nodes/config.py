@@ -86,6 +86,8 @@ class ActorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Cameras to observe; with --obs pixels all of them by default."""
     image_size: int = 128
     """Side of their pictures [pixels]."""
+    frame_stack: int = 1
+    """Pictures of each camera that are observed together: the newest, and those of the steps before it."""
 
 
 class EvaluationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -156,6 +158,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             "--demo-episodes": (self.demo_episodes, 1),
             "--actor.block-steps": (self.actor.block_steps, 1),
             "--actor.image-size": (self.actor.image_size, 8),
+            "--actor.frame-stack": (self.actor.frame_stack, 1),
             "--learner.threads": (self.learner.threads, 1),
             "--learner.replay-capacity": (self.learner.replay_capacity, 2),
             "--learner.warmup-steps": (self.learner.warmup_steps, 0),

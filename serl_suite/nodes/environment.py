@@ -15,6 +15,7 @@ import numpy.typing as npt
 from serl_suite.data.actions import ActionScale
 from serl_suite.errors import SerlError
 from serl_suite.nodes.config import TrainConfig
+from serl_suite.nodes.frame_stack import FrameStack
 from serl_suite.rewards.reward import make_reward
 from serl_suite.rig import Rig
 from serl_suite.wire.messages import Observation
@@ -46,6 +47,7 @@ class Environment:
         obs: "pixels" is passed as `obs=`: pictures in the place of what only a simulation knows.
         cameras: Names of cameras to observe; passed as `cameras=` when there are any.
         image_size: Side of their pictures; passed as `image_size=` where there are any.
+        frame_stack: Pictures of each camera to observe together; see `FrameStack`.
         rig: What to run on; passed as `rig=` when there is one.
         render_mode: Passed through.
         reward: Who judges success, as `make_reward` names it; `task`: the environment itself.
@@ -65,6 +67,7 @@ class Environment:
         obs: Literal["state", "pixels"] = "state",
         cameras: tuple[str, ...] = (),
         image_size: int | None = None,
+        frame_stack: int = 1,
         rig: Rig | None = None,
         render_mode: str | None = None,
         reward: str = "task",
@@ -78,7 +81,8 @@ class Environment:
         if rig is not None:
             arguments["rig"] = rig
         self.env = _make(task, render_mode, arguments)
-        self.spec: EnvSpec = env_spec(task, self.env)
+        self._stack = FrameStack(env_spec(task, self.env), frame_stack)
+        self.spec: EnvSpec = self._stack.spec
         self.scale = ActionScale(self.spec.action)
         """From the agent's [-1, 1] to the action space and back."""
         self.truth: bool | None = None
@@ -101,6 +105,7 @@ class Environment:
             obs=config.obs,
             cameras=config.actor.cameras,
             image_size=config.actor.image_size,
+            frame_stack=config.actor.frame_stack,
             rig=rig or config.rig,
             render_mode=render_mode,
             reward=config.reward,
@@ -110,7 +115,7 @@ class Environment:
     def reset(self, seed: int | None = None) -> Observation:
         """Starts an episode and returns its first observation."""
         observation, _ = self.env.reset(seed=seed)
-        wrapped, self._steps = self.spec.wrap(observation), 0
+        wrapped, self._steps = self._stack.reset(observation), 0
         if self._judge is not None:
             self._judge.reset()
             self._judge.judge(wrapped)
@@ -137,7 +142,7 @@ class Environment:
         shaped = action.reshape(self.env.action_space.shape)
         observation, reward, terminated, truncated, info = self.env.step(shaped)
         self.truth = _flag(info.get("is_success", info.get("success")))
-        wrapped, self._steps = self.spec.wrap(observation), self._steps + 1
+        wrapped, self._steps = self._stack.add(observation), self._steps + 1
         if self._judge is None:
             return wrapped, float(reward), bool(terminated), bool(truncated), self.truth
         verdict = self._judge.judge(wrapped, self.truth)

@@ -163,3 +163,13 @@ def test_an_actor_with_other_weights_of_a_frozen_backbone_refuses(tmp_path, monk
     monkeypatch.delenv("SERL_WEIGHTS")
     with pytest.raises(BadEncoder, match="SERL_WEIGHTS is not set"):
         make_policy(description, SPEC, seed=0)
+
+
+@pytest.mark.parametrize("config", [CNN, FROZEN], ids=["trained", "frozen"])
+def test_each_picture_goes_through_the_backbone_once_an_update(config):
+    """16 transitions, before and after, of two cameras: 64 pictures, whether or not the actor moves as well."""
+    agent, replay, seen = RLPD(config, SPEC, seed=0), filled(), []
+    agent.encoder.backbone.register_forward_hook(lambda _, pictures, __: seen.append(len(pictures[0])))
+    for updates in (1, 2):
+        agent.update(replay.sample(16))
+        assert sum(seen) == updates * 16 * 2 * 2
