@@ -33,8 +33,8 @@ CRAWL_S = 0.2
 for gone, and on a busy machine either may be late."""
 SETTLE_TICKS = 1000
 """In lockstep, what still moves this long after a motion is left hanging in the air."""
-SIGN_OF_LIFE_TICKS = 50
-"""Meanwhile: an arm's client that hears nothing for a second takes it for gone, and a busy machine is slow."""
+SIGN_OF_LIFE_S = 0.3
+"""Meanwhile, on a machine that is slow about it: an arm's client that hears nothing for a second takes it for gone."""
 IDLE_POLL_S = 0.2
 """How often a twin without clients looks whether it is to stop."""
 TOLERATED_S = 0.3e-3
@@ -262,13 +262,15 @@ class TwinServer:
         if arm.in_motion or arm.is_guided or arm.hand.busy:
             self._unsettled = True
         elif self._unsettled or arm.mode is RobotMode.AUTOMATIC_ERROR_RECOVERY:
+            heard = self._clock()
             for _ in range(SETTLE_TICKS):
                 if arm.at_rest:
                     break
                 arm.tick(None)
                 self._ticks += 1
                 self._on_tick()
-                if self._arm_session is not None and self._ticks % SIGN_OF_LIFE_TICKS == 0:
+                if self._arm_session is not None and self._clock() - heard > SIGN_OF_LIFE_S:
+                    heard = self._clock()
                     self._arm_session.send_state()
             self._unsettled = False
 

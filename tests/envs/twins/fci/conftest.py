@@ -139,6 +139,16 @@ class RawArm:
             command[name] = value
         self.states.sendto(command.tobytes(), self.arm)
 
+    def command_until_it_ends(self, **fields):
+        """Answers each state of a motion, a function of the state for a field, until the motion's second reply, which it
+        returns: on a busy machine a state that is answered may be the newest no more."""
+        while not select.select([self.stream], [], [], 0)[0]:
+            state = self.newest()
+            if state["robot_mode"] == packets.RobotMode.MOVE:
+                values = {name: value(state) if callable(value) else value for name, value in fields.items()}
+                self.command(state, **values)
+        return self.reply()[1]
+
     def close(self):
         self.stream.close()
         self.states.close()

@@ -3,7 +3,7 @@
 import signal
 
 import pytest
-from serl_envs.twins.fci.arm_packets import MOVE, ArmCommand, RobotMode
+from serl_envs.twins.fci.arm_packets import MOVE, ArmCommand
 
 FAULTS = [
     ("controller_torque_discontinuity", ("torque_jump",), "FrankaReach-v0"),
@@ -70,8 +70,7 @@ def test_user_stop_ends_the_motion_and_forbids_the_next(fresh_twin):
 def test_move_is_refused_until_the_error_is_cleared(fresh_twin, raw_arm):
     arm = raw_arm(fresh_twin)
     assert arm.move() == b"\x01"
-    arm.command(arm.newest(), tau_J_d=5.0)
-    assert arm.reply()[1] == b"\x08"
+    assert arm.command_until_it_ends(tau_J_d=5.0) == b"\x08"
     state = arm.newest()
     assert (state["robot_mode"], state["errors"].nonzero()[0].tolist()) == (4, [32])
     assert arm.move() == b"\x05"
@@ -93,11 +92,8 @@ def test_a_deviation_is_latched_named_and_recovered(fresh_twin, raw_arm, path, g
     arm = raw_arm(fresh_twin)
     limits = [path] * 3 + [goal] * 3
     assert arm.ask(ArmCommand.MOVE, MOVE.pack(0, 0, *limits, False, *[0.0] * 7)) == b"\x01"
-    state = arm.newest()
-    while state["robot_mode"] != RobotMode.MOVE:
-        state = arm.newest()
-    arm.command(state, q_c=state["q_d"], motion_generation_finished=path > 0)
-    assert arm.reply()[1] == b"\x08"
+    ended = arm.command_until_it_ends(q_c=lambda state: state["q_d"], motion_generation_finished=path > 0)
+    assert ended == b"\x08"
     arm.close()
     found = fresh_twin.client("find_stopped")
     assert found["mode"] == "Reflex"
@@ -115,10 +111,7 @@ def test_numbers_that_are_none_stop_the_motion(twin, raw_arm, field, value):
         "tau_J_d": (2, 4), "q_c": (0, 0), "dq_c": (0, 1), "O_T_EE_c": (0, 2), "O_dP_EE_c": (1, 3),
     }[field]  # fmt: skip
     assert arm.move(controller, generator) == b"\x01"
-    while arm.newest()["robot_mode"] != 2:
-        pass
-    arm.command(arm.newest(), **{field: value})
-    assert arm.reply()[1] == b"\x08"
+    assert arm.command_until_it_ends(**{field: value}) == b"\x08"
     assert arm.ask(10) == b"\x00"
     arm.close()
     assert twin.client("read")["mode"] == "Idle"
