@@ -66,6 +66,9 @@ class ArmSession(Session):
             self._reply(self._move, bytes([outcome]))
             self._move = None
         if self._recovery is not None and self._arm.mode is not RobotMode.AUTOMATIC_ERROR_RECOVERY:
+            # whoever reads a state after the reply sees what the reply says
+            self._arm.tick(None, physics=False)
+            self.send_state()
             stopped = self._arm.mode is RobotMode.USER_STOPPED
             self._reply(
                 self._recovery, bytes([RECOVERY_REFUSED_BY_SAFETY_FUNCTION if stopped else Status.SUCCESS])

@@ -140,8 +140,8 @@ class RawArm:
         self.states.sendto(command.tobytes(), self.arm)
 
     def command_until_it_ends(self, **fields):
-        """Answers each state of a motion, a function of the state for a field, until the motion's second reply, which it
-        returns: on a busy machine a state that is answered may be the newest no more."""
+        """Answers each state of a motion until its second reply, which it returns: on a busy machine a state that is
+        answered may be the newest no more. A field may be a function of the state."""
         while not select.select([self.stream], [], [], 0)[0]:
             state = self.newest()
             if state["robot_mode"] == packets.RobotMode.MOVE:
