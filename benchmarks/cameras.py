@@ -36,8 +36,8 @@ WIDTH, HEIGHT, SIZE, CAMERA_HZ = 640, 480, 128, 30
 CAMERAS = ("front", "wrist")
 FILM_S = 60
 PICTURES = 900
-PERIODS, PERIOD_S = 240, 0.05
-"""12 s: a process that hangs for 15 s is ended by the server, and another started."""
+PERIODS, PERIOD_S = 400, 0.05
+"""20 s: a process that hangs for 30 s is ended by the server, and another started."""
 TARGET_P99_MS, TARGET_MOVED_MS = 5.0, 1.0
 READY_S = 30.0
 

@@ -19,9 +19,9 @@ from serl_suite.wire.messages import WireError
 
 __all__ = ["Channel", "Shot"]
 
-START_S = 30.0
+START_S = 60.0
 """From the start of the process until its first word."""
-HUNG_S = 15.0
+HUNG_S = 30.0
 """A process that hangs for so long is ended, and another started: a library that waits for a dead device. To open a
 camera of metal takes some seconds."""
 RESTART_S = 1.0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from seen import RATE_HZ, film, free_port, processes, serving
+from seen import RATE_HZ, await_fault, film, free_port, processes, serving, watching
 from serl_envs.env import RobotEnv
 from serl_envs.remote_arm import RemoteArm
 from serl_envs.remote_cameras import RemoteCameras
@@ -58,6 +58,13 @@ def make_env(rig):
     return RobotEnv(robot, task, cameras=("front", "wrist"))
 
 
+def await_sight(rig):
+    """Until both see: a server that has just been started takes a while, most of all on a busy machine."""
+    with watching(rig) as client:
+        for name in ("front", "wrist"):
+            await_fault(client, name, "", within_s=60)
+
+
 def wrist_process(rig):
     return processes(*(camera.serial for camera in rig.cameras))["wrist"]
 
@@ -75,6 +82,7 @@ def test_a_camera_that_stalls_ends_the_episode_and_the_next_waits_for_it(rig):
     env = make_env(rig)
     try:
         with serving(rig):
+            await_sight(rig)
             observation, _ = env.reset(seed=0)
             assert env.observation_space.contains(observation)
             painter = Painter(env.robot.scene.model)
@@ -105,6 +113,7 @@ def test_a_camera_that_stalls_ends_the_episode_and_the_next_waits_for_it(rig):
         info = play(env, 20)[4]
         assert info["fault"] == "camera_front_server_silent"
         with serving(rig):
+            await_sight(rig)
             env.reset(seed=2)
             assert "fault" not in play(env, 3)[4]
     finally:
@@ -126,6 +135,7 @@ def test_no_server_or_another_rigs_is_named_before_anything_is_learned(rig):
             with pytest.raises(RobotFault, match="has no camera wrist but front; correct the rig"):
                 env.reset(seed=0)
             env.robot.cameras.names = ("front", "wrist")
+            await_sight(rig)
             with pytest.raises(RobotFault, match="served as 128x128, and 200x200 is observed; set its size"):
                 env.robot.picture("front", 200)
             assert env.robot.picture("front", 64).shape == (64, 64, 3)
