@@ -21,7 +21,7 @@ class ClassifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Width of the layer after the encoder."""
     epochs: int = 30
     """Passes over all training frames."""
-    batch: int = 64
+    batch: int = 32
     """Frames of an update."""
     learning_rate: float = 2e-3
     """Of Adam at the start; it falls to zero along a cosine."""

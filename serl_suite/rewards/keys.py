@@ -1,5 +1,6 @@
 """A person's key press as reward: a terminal read without waiting for it."""
 
+import errno
 import os
 import select
 import termios
@@ -74,9 +75,11 @@ class KeyReward:
         try:
             while select.select([self._device], [], [], 0)[0]:
                 chunk = os.read(self._device, 256)
-                if not chunk:
-                    break
+                if not chunk:  # only a terminal that was hung up is readable and has nothing
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
                 pressed += chunk
         except OSError as error:
-            raise NoTerminal(f"the terminal went away ({error.strerror}); start again in another") from error
+            raise NoTerminal(
+                f"the terminal at which a key was to be pressed went away ({error.strerror}); start again in another"
+            ) from error
         return pressed

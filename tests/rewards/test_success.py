@@ -1,0 +1,177 @@
+"""The classifier in the loop: frames in a row, the gate, bad pictures, and frames kept where it was wrong."""
+
+import msgspec
+import numpy as np
+import pytest
+
+from serl_suite.data.episodes import SpecMismatch, read_dataset
+from serl_suite.nodes.environment import Environment
+from serl_suite.nodes.reward_relabel import relabelled
+from serl_suite.rewards.config import BadClassifier
+from serl_suite.rewards.frames import read_frames
+from serl_suite.rewards.gate import parse_gate
+from serl_suite.rewards.pictures import BadPicture
+from serl_suite.rewards.reward import make_reward
+from serl_suite.rewards.success import SuccessReward
+
+
+class Told:
+    """Stands in for a model: says what it is told."""
+
+    def __init__(self, model, probabilities, gate="", hold=2):
+        self.card = msgspec.structs.replace(
+            model.card, threshold=0.5, config=msgspec.structs.replace(model.card.config, hold=hold)
+        )
+        self.gate, self._left = parse_gate(gate), list(probabilities)
+
+    def success_probability(self, pictures):
+        return np.array([self._left.pop(0)])
+
+
+def verdicts(reward, observations):
+    reward.reset()
+    return [reward.judge(observation).success for observation in observations]
+
+
+@pytest.fixture
+def observations(lamp):
+    """Eight frames of the lamp that goes to the right."""
+    return [lamp.reset(seed=1), *(lamp.step(np.ones(1, np.float32))[0] for _ in range(7))]
+
+
+@pytest.mark.parametrize(
+    ("hold", "expected"), [(1, "01011101"), (2, "00001100"), (3, "00000100")], ids=["one", "two", "three"]
+)
+def test_so_many_frames_in_a_row(trained, lamp, observations, hold, expected):
+    reward = SuccessReward(Told(trained, [0, 0.9, 0.1, 0.5, 1, 1, 0, 1], hold=hold), lamp.spec)
+    assert verdicts(reward, observations) == [c == "1" for c in expected]
+
+
+def test_a_new_episode_begins_the_row_anew(trained, lamp, observations):
+    reward = SuccessReward(Told(trained, [1, 1, 1, 1], hold=2), lamp.spec)
+    assert verdicts(reward, observations[:1]) == [False]
+    assert verdicts(reward, observations[:2]) == [False, True]
+
+
+def test_outside_the_gate_nothing_is_a_success(trained, lamp, observations):
+    xs = [float(observation["x"][0]) for observation in observations]
+    reward = SuccessReward(Told(trained, [1] * 8, gate=f"x[0] > {xs[3]}, x[0] < {xs[6]}", hold=1), lamp.spec)
+    assert verdicts(reward, observations) == [False] * 4 + [True] * 2 + [False] * 2
+
+
+@pytest.mark.parametrize("text", ["x[0]", "x > 3", "x[0] >= 3", "x[0] > three", "x[0] > 1, "])
+def test_a_gate_that_cannot_be_read(text):
+    with pytest.raises(BadClassifier, match="no side of a gate"):
+        parse_gate(text)
+
+
+@pytest.mark.parametrize("text", ["y[0] > 1", "x[1] > 1", "front[0] > 1"])
+def test_a_gate_on_what_is_not_observed(text, lamp):
+    with pytest.raises(BadClassifier, match=r"does not observe; it observes x\[0\.\.0\]"):
+        parse_gate(text).check(lamp.spec)
+
+
+def test_the_real_one_judges_an_episode(trained, lamp, tmp_path):
+    trained.save(tmp_path / "m.safetensors")
+    reward = make_reward(f"classifier:{tmp_path / 'm.safetensors'}", lamp.spec)
+    wrong = 0
+    for seed in range(500, 510):
+        reward.reset()
+        reward.judge(lamp.reset(seed=seed))
+        success, truth, steps = False, False, 0
+        while not success and steps < 30:
+            observation, _, _, _, truth = lamp.step(np.array([0.8], np.float32))
+            success, steps = reward.judge(observation, truth).success, steps + 1
+        wrong += not (success and truth)
+    assert wrong == 0
+
+
+def test_a_run_takes_it_as_its_only_reward(trained, tmp_path):
+    """`--reward classifier:MODEL`: reward and end come from the pictures."""
+    trained.save(tmp_path / "m.safetensors")
+    environment = Environment(
+        "lamp_env:Lamp-v0", cameras=("front", "wrist"), reward=f"classifier:{tmp_path / 'm.safetensors'}"
+    )
+    environment.reset(seed=7)
+    rewards, over = [], False
+    while not over:
+        _, reward, over, truncated, success = environment.step(np.array([0.8], np.float32))
+        rewards.append(reward)
+        assert not truncated
+        assert reward == float(success)
+    assert rewards[-1] == 1.0
+    assert sum(rewards) == 1.0
+    assert environment.truth is True
+
+
+def test_black_and_frozen_pictures_end_it(trained, lamp, observations):
+    reward = SuccessReward(Told(trained, [0] * 99), lamp.spec)
+    with pytest.raises(BadPicture, match="camera front shows black"):
+        reward.judge(observations[0] | {"front": np.zeros((32, 32, 3), np.uint8)})
+    reward.reset()
+    still = observations[0]["wrist"]
+    moving = [
+        o | {"x": np.array([0.1 * k], np.float32), "wrist": still}
+        for k, o in enumerate(observations + observations)
+    ]
+    for observation in moving[:10]:
+        reward.judge(observation)
+    with pytest.raises(BadPicture, match=r"camera wrist has shown the same picture for 1\.0 s"):
+        reward.judge(moving[10])
+
+
+def test_a_scene_at_rest_is_not_taken_for_a_frozen_camera(trained, lamp, observations):
+    reward = SuccessReward(Told(trained, [0] * 40), lamp.spec)
+    for _ in range(40):
+        reward.judge(observations[0])
+
+
+def test_other_cameras_and_sizes_are_refused(trained):
+    one = Environment("lamp_env:Lamp-v0", cameras=("front",))
+    with pytest.raises(BadClassifier, match=r"Lamp-v0 has front, and no camera 'wrist'.*\(front, wrist\)"):
+        SuccessReward(trained, one.spec)
+    small = Environment("lamp_env:Lamp-v0", cameras=("front", "wrist"), image_size=24)
+    with pytest.raises(BadClassifier, match=r"\(24, 24, 3\) uint8, the classifier's \(32, 32, 3\)"):
+        SuccessReward(trained, small.spec)
+    none = Environment("lamp_env:Lamp-v0")
+    with pytest.raises(BadClassifier, match="has no camera, and no camera 'front'"):
+        SuccessReward(trained, none.spec)
+
+
+@pytest.mark.parametrize("name", ["classifier", "classifier:", "oracle", ""])
+def test_no_such_reward(name, lamp):
+    with pytest.raises(BadClassifier, match="choose classifier:MODEL, or key"):
+        make_reward(name, lamp.spec)
+
+
+def test_disagreements_are_kept_and_can_be_learned_from(trained, lamp, observations, recorded, tmp_path):
+    reward = SuccessReward(Told(trained, [1, 0, 1, 0, 0, 0, 0, 1]), lamp.spec, tmp_path)
+    truths = [False, False, True, True, False, False, None, None]
+    reward.reset()
+    for observation, truth in zip(observations, truths, strict=True):
+        reward.judge(observation, truth)
+    reward.reset()
+    reward.close()
+    (clip,) = read_frames([tmp_path]).clips
+    assert clip.labels.tolist() == [0, 1]
+    assert np.array_equal(clip.pictures["front"], [observations[0]["front"], observations[3]["front"]])
+    assert len(read_frames([recorded, tmp_path]).clips) == 25
+    with pytest.raises(SpecMismatch, match="action"):  # they are no demonstrations
+        read_dataset(tmp_path, lamp.spec)
+
+
+def test_a_run_judged_again(trained, frames, recorded):
+    """Ends at the classifier's success, with reward 1; a success that it does not see ends as cut off by time."""
+    episode = read_dataset(recorded / "000000.parquet")[0]
+    n = len(episode.steps)
+    seen = relabelled(episode, Told(trained, [0] * 5 + [1] * n))
+    assert [s.index for s in seen.steps] == list(range(7))
+    assert [s.reward for s in seen.steps] == [0.0] * 6 + [1.0]
+    assert (seen.steps[-1].terminated, seen.steps[-1].truncated, seen.success) == (True, False, True)
+    unseen = relabelled(episode, Told(trained, [0] * n))
+    assert len(unseen) == len(episode)
+    assert (unseen.steps[-1].terminated, unseen.steps[-1].truncated, unseen.success) == (False, True, False)
+    assert unseen.episode_return == 0.0
+    true = relabelled(episode, trained)
+    first = next(s.index for s in episode.steps if s.success)
+    assert abs(true.steps[-1].index - first) <= 2
