@@ -24,6 +24,9 @@ __all__ = ["CameraClient", "CamerasUnreachable"]
 
 PATIENCE_S = 0.02
 """An answer takes a millisecond. One that is late comes with the next, and what is shown until then grows older."""
+LAST_CHANCE_S = 0.25
+"""So long an answer is waited for where the last one is too old to be shown, as after a reset that nobody looked during:
+on a busy machine it may take longer than usual."""
 HELLO_S = 3.0
 RETRY_S = 1.0
 """A server that has not answered for so long is asked again; until then it is not, so that no queue grows."""
@@ -77,7 +80,7 @@ class CameraClient:
         return self._sights.skew_s
 
     def look(self) -> None:
-        """Takes over the newest pictures; the same as before where the server does not answer at once.
+        """Takes over the newest pictures; the same as before, growing older, where the server does not answer at once.
 
         Raises:
             WireError: What answers is no camera server of this version.
@@ -141,6 +144,8 @@ class CameraClient:
         if now - asked_at > RETRY_S:
             number = request.number
             self._asked_at = {number: now}
+            if now - self._sent_at > STALE_S:
+                timeout_s = max(timeout_s, LAST_CHANCE_S)
             with suppress(zmq.Again):  # a full queue: nobody answers either
                 self._socket.send(encode(request), zmq.NOBLOCK)
         while self._sights.number < number and (left_s := now + timeout_s - time.monotonic()) > 0:
