@@ -64,7 +64,7 @@ def started(folder: Path, name: str, ready: str, *arguments: str) -> Iterator[No
 @contextmanager
 def rig(mode: str) -> Iterator[RobotClient]:
     """Twin, server and a client of it."""
-    twin = ("serl_envs.twins.fci", "--port-ip", IP, "--task", "FrankaReach-v0", "--mode", mode)
+    twin = ("serl_envs.twins.fci", "--port-ip", IP, "--task", "FrankaReach-v0", "--mode", mode, "--urgent")
     server = ("serl_servers.franka", "franka", "--ip", IP, "--bind", ADDRESS)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -65,6 +65,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """By how many milliseconds commands are late."""
     jitter_ms: int = 0
     """And by how many more at most, at random."""
+    urgent: bool = False
+    """Takes real-time priority in lockstep, too, where it may. Nobody is late there, but beside a robot server and its
+    clients on two cores it is faster so; other work on them is slower."""
     rk4: bool = False
     """Integrates by Runge-Kutta, for energy audits; a tick then costs about half as much again."""
     seconds: float = 0.0
@@ -114,7 +117,7 @@ def run(arguments: Sequence[str]) -> int:
         f"FR3 with {options.task} at {options.port_ip}, ports 1337 and 1338, {options.mode}; Ctrl-C ends it",
         flush=True,
     )
-    if options.mode == "realtime":
+    if options.urgent or options.mode == "realtime":
         _take_priority()
     # What was made so far stays: a collector that looks through it now and then would cost the arm milliseconds.
     gc.freeze()
@@ -128,8 +131,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _take_priority() -> None:
-    """A real arm's master controller is a real-time machine; a twin without that right is late more often. In lockstep
-    nobody is late, and it would only keep others from work."""
+    """A real arm's master controller is a real-time machine; a twin without that right is late more often."""
     with suppress(PermissionError):
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
 
