@@ -25,8 +25,8 @@ __all__ = ["CameraClient", "CamerasUnreachable"]
 PATIENCE_S = 0.02
 """An answer takes a millisecond. One that is late comes with the next, and what is shown until then grows older."""
 LAST_CHANCE_S = 0.25
-"""So long an answer is waited for where the last one is too old to be shown, as after a reset that nobody looked during:
-on a busy machine it may take longer than usual."""
+"""So long an answer is waited for where the last one is too old to be shown, as after a reset during which nobody
+looked: on a busy machine it may take longer than usual."""
 HELLO_S = 3.0
 RETRY_S = 1.0
 """A server that has not answered for so long is asked again; until then it is not, so that no queue grows."""

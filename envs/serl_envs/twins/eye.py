@@ -7,10 +7,10 @@ FD, until that is closed or the twin has ended.
 """
 
 import os
+import socket
 import sys
 import time
 from contextlib import suppress
-from multiprocessing.connection import Connection
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,8 @@ from serl_envs.twins.fci.scene_messages import (
 )
 from serl_envs.twins.rendering import Painter
 from serl_suite.errors import SerlError
-from serl_suite.wire.camera_messages import Report, Stamp, pack
+from serl_suite.wire.camera_link import LinkClosed, ReportLink
+from serl_suite.wire.camera_messages import Report, Stamp
 from serl_suite.wire.endpoint import connect_dealer
 
 __all__ = ["UnknownEye", "main", "shown_task"]
@@ -75,20 +76,23 @@ class Grain:
 def main(arguments: list[str]) -> int:
     """Draws until nobody wants to see more; 1 where it could not."""
     address, camera, side, rate_hz, fd = arguments
-    with Connection(int(fd)) as link, suppress(BrokenPipeError, ConnectionResetError):
+    link = ReportLink(socket.socket(fileno=int(fd)))
+    with suppress(LinkClosed):
         try:
             _draw(link, address, camera, int(side), 1.0 / float(rate_hz))
+        except LinkClosed:
+            raise
         except SerlError as error:
-            link.send_bytes(pack(Report(fault="unplugged", detail=str(error))))
+            link.send(Report(fault="unplugged", detail=str(error)))
     return 1
 
 
-def _draw(link: Connection, address: str, camera: str, side: int, period_s: float) -> None:
+def _draw(link: ReportLink, address: str, camera: str, side: int, period_s: float) -> None:
     """Returns only by an error.
 
     Raises:
         SerlError: The twin, its scene or OpenGL is not there.
-        BrokenPipeError: Nobody reads any more.
+        LinkClosed: Nobody reads any more.
     """
     task_id = shown_task(address)
     scene = RemoteScene(make_task(task_id), task_id, address)
@@ -101,7 +105,7 @@ def _draw(link: Connection, address: str, camera: str, side: int, period_s: floa
         picture = grain.on(painter.picture(scene.data, camera, side, shadows=False))
         sequence += 1
         stamp = Stamp(sequence=sequence, device_s=scene.time_s, host_ns=time.monotonic_ns())
-        link.send_bytes(pack(Report(stamp=stamp, size=side), picture))
+        link.send(Report(stamp=stamp, size=side), picture)
         due = max(due + period_s, time.monotonic())
         time.sleep(max(0.0, due - time.monotonic()))
 

@@ -9,11 +9,11 @@ nothing, CAMERA the rig's entry as JSON. It ends with its parent. A library that
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import cv2
@@ -24,7 +24,8 @@ from serl_servers.cameras.driver import CameraDriver, CameraFault
 from serl_servers.cameras.picture import Eyesight, Shaper
 from serl_servers.franka.realtime import end_with_parent
 from serl_suite.rig import Camera
-from serl_suite.wire.camera_messages import STALE_S, Pixels, Report, Stamp, pack
+from serl_suite.wire.camera_link import LinkClosed, ReportLink
+from serl_suite.wire.camera_messages import STALE_S, Pixels, Report, Stamp
 
 __all__ = ["Capture", "main", "open_camera"]
 
@@ -147,12 +148,9 @@ def main(arguments: list[str]) -> int:
     os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "1")
     cv2.setNumThreads(1)  # to wake others up for a millisecond's work takes longer, and cores are few
     camera = msgspec.json.decode(text, type=Camera)
-    with Connection(int(fd)) as link, suppress(BrokenPipeError, ConnectionResetError):
-
-        def send(report: Report, picture: Pixels | None) -> None:
-            link.send_bytes(pack(report, picture))
-
-        capture = Capture(camera, lambda: open_camera(camera, scene), send)
+    link = ReportLink(socket.socket(fileno=int(fd)))
+    capture = Capture(camera, lambda: open_camera(camera, scene), link.send)
+    with suppress(LinkClosed):
         while True:
             capture.open_and_pump()
     return 0

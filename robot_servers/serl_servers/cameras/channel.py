@@ -8,13 +8,13 @@ import subprocess
 import sys
 import time
 from collections import deque
-from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 import msgspec
 
 from serl_suite.rig import Camera
-from serl_suite.wire.camera_messages import NEVER_S, STALE_S, Pixels, Sight, Stamp, unpack
+from serl_suite.wire.camera_link import ReportLink
+from serl_suite.wire.camera_messages import NEVER_S, STALE_S, Pixels, Sight, Stamp
 from serl_suite.wire.messages import WireError
 
 __all__ = ["Channel", "Shot"]
@@ -76,8 +76,7 @@ class Channel:
         if self.has_ended:
             return new
         try:
-            while self._link.poll():
-                report, pixels = unpack(self._link.recv_bytes())
+            for report, pixels in self._link.receive():
                 self._heard_at = time.monotonic()
                 if report.stamp is None:
                     self._fault, self._detail = report.fault, report.detail
@@ -85,11 +84,8 @@ class Channel:
                 self.shots.append(Shot(report.stamp, report.size, pixels))
                 self._fault = self._detail = ""
                 new = True
-        except (EOFError, ConnectionResetError, WireError) as error:
-            self._restart(
-                "died",
-                f"its process has ended ({error or 'killed'}); another is started, its output says why",
-            )
+        except WireError as error:
+            self._restart("died", f"its process has ended ({error}); another is started, its output says why")
         return new
 
     def look_after(self) -> None:
@@ -152,7 +148,7 @@ class Channel:
                 pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, start_new_session=True,
                 env=os.environ | {"OMP_NUM_THREADS": "1"},
             )  # fmt: skip
-        self._link = Connection(ours.detach())
+        self._link = ReportLink(ours)
         self._ended_at: float | None = None
         self._heard_at = time.monotonic() + START_S - HUNG_S
 

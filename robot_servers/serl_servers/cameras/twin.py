@@ -5,11 +5,10 @@ import socket
 import subprocess
 import sys
 import time
-from multiprocessing.connection import Connection
 
 from serl_servers.cameras.driver import CameraFault, Frame
 from serl_suite.rig import Camera
-from serl_suite.wire.camera_messages import unpack
+from serl_suite.wire.camera_link import ReportLink
 from serl_suite.wire.messages import WireError
 
 __all__ = ["TwinCamera"]
@@ -41,8 +40,8 @@ class TwinCamera:
                 ],
                 pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"},
             )  # fmt: skip
-        self._link = Connection(ours.detach())
-        if not self._link.poll(START_S):
+        self._link = ReportLink(ours)
+        if not self._link.has_some(START_S):
             self.close()
             raise CameraFault(
                 "stalled", f"the twin's picture is not drawn within {START_S:g} s; is the machine so busy?"
@@ -54,16 +53,11 @@ class TwinCamera:
         Raises:
             CameraFault: The twin has ended, or has no such camera.
         """
-        if not self._link.poll(timeout_s):
-            return None
-        try:
-            report, pixels = unpack(self._link.recv_bytes())
-        except (EOFError, ConnectionResetError, WireError) as error:
-            text = f"the process that draws the twin has ended ({error or 'without a word'}); its output says why"
-            raise CameraFault("unplugged", text) from error
-        if report.stamp is None:
-            raise CameraFault(report.fault, report.detail)
-        return Frame(pixels, report.stamp.sequence, report.stamp.device_s, time.monotonic_ns())
+        deadline, newest = time.monotonic() + timeout_s, None
+        while newest is None and (left_s := deadline - time.monotonic()) > 0:
+            if self._link.has_some(left_s):
+                newest = self._newest()
+        return newest
 
     def close(self) -> None:
         """Ends the process; call once."""
@@ -74,3 +68,20 @@ class TwinCamera:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+    def _newest(self) -> Frame | None:
+        """Of those that have come as a whole.
+
+        Raises:
+            CameraFault: There will be no more.
+        """
+        newest = None
+        try:
+            for report, pixels in self._link.receive():
+                if report.stamp is None:
+                    raise CameraFault(report.fault, report.detail)
+                newest = Frame(pixels, report.stamp.sequence, report.stamp.device_s, time.monotonic_ns())
+        except WireError as error:
+            text = f"the process that draws the twin has ended ({error}); its output says why"
+            raise CameraFault("unplugged", text) from error
+        return newest

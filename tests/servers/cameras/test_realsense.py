@@ -13,6 +13,7 @@ from serl_servers.cameras.driver import CameraFault
 from serl_servers.cameras.realsense import RealSense, find_realsense
 
 from serl_suite.rig import Camera
+from serl_suite.wire.camera_link import LinkClosed
 from serl_suite.wire.camera_messages import STALE_S
 
 pytest.importorskip(
@@ -169,12 +170,12 @@ def test_a_fault_is_named_and_passes(device, kind, fault):
     def send(report, pixels):
         said.append((time.monotonic(), report))
         if over.is_set():
-            raise BrokenPipeError
+            raise LinkClosed
 
     capture = Capture(camera(), lambda: RealSense(camera(), device.device), send)
 
     def run():
-        with suppress(BrokenPipeError):
+        with suppress(LinkClosed):
             while True:
                 capture.open_and_pump()
 
