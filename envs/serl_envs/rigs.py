@@ -93,9 +93,7 @@ def _named(rig: Rig) -> Iterator[None]:
     try:
         yield
     except RobotUnreachable as error:
-        raise RobotUnreachable(
-            f"no robot server answers at {rig.server}; start it: {rig.serve}"
-        ) from error
+        raise RobotUnreachable(f"no robot server answers at {rig.server}; start it: {rig.serve}") from error
 
 
 def _check(rig: Rig, task: Task, name: str) -> None:

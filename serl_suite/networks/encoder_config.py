@@ -43,7 +43,9 @@ class EncoderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
                 f"`{RANDOM}` if a random network is what you want"
             )
         if self.stored_shifts and not self.frozen:
-            raise BadEncoder("stored_shifts keeps features, which only stay true where the backbone is frozen")
+            raise BadEncoder(
+                "stored_shifts keeps features, which only stay true where the backbone is frozen"
+            )
         if min(self.embeddings, self.width, self.proprioception_width) < 1 or self.stored_shifts < 0:
             raise BadEncoder("embeddings and widths are positive, stored_shifts is 0 or more")
         if self.shift < 0:

@@ -145,11 +145,12 @@ class _Student(nn.Module):
         moved = shifted(
             torch.cat([before, after, self.means[eyes]], -1), self._side // SHIFT_SHARE, self._generator
         )
-        before, after, mean = moved.split(COLOURS, -1)
+        before, after, mean = moved.unflatten(-1, (3, COLOURS)).unbind(-2)  # type: ignore[no-untyped-call]
         maps = self.backbone(torch.cat([before, after]))
         motions = (pairs.motions[drawn].to(device) - self.middle[eyes]) / self.spread[eyes]
         motions = motions.clamp(-FURTHEST, FURTHEST)
-        reading = self._reading_loss(*maps.chunk(2), motions, eyes)
+        maps_before, maps_after = maps.chunk(2)
+        reading = self._reading_loss(maps_before, maps_after, motions, eyes)
         return reading + PAINTING * reconstruction_loss(
             self.backbone, self.painter, before, mean, self._generator
         )

@@ -105,7 +105,8 @@ def reconstruction_loss(
     far = difference.abs().amax(-1, keepdim=True)
     weight = FLOOR + CONTRAST * far / (far.mean() + 1e-6)
     painted = painter(backbone(_masked(seen, painter.cell, generator)))
-    return (weight * (painted - difference).square()).mean()
+    loss: Tensor = (weight * (painted - difference).square()).mean()
+    return loss
 
 
 def shifted(pictures: Tensor, most: int, generator: torch.Generator) -> Tensor:

@@ -23,7 +23,7 @@ from serl_suite.wire.keys import ClientKeys
 __all__ = ["CameraClient", "CamerasUnreachable"]
 
 PATIENCE_S = 0.02
-"""An answer takes a millisecond. One that is late comes with the next, and what is shown until then grows older."""
+"""An answer takes a millisecond. One that is late comes with the next; what is shown until then grows older."""
 LAST_CHANCE_S = 0.25
 """So long an answer is waited for where the last one is too old to be shown, as after a reset during which nobody
 looked: on a busy machine it may take longer than usual."""

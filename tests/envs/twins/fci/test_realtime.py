@@ -20,7 +20,10 @@ def test_seconds_are_seconds(start_twin):
     twin = start_twin("FrankaReach-v0", "--mode", "realtime")
     if os.geteuid() == 0:
         assert os.sched_getscheduler(twin.process.pid) == os.SCHED_FIFO
-        assert os.sched_getscheduler(start_twin("FrankaReach-v0", "--mode", "lockstep").process.pid) == os.SCHED_OTHER
+        assert (
+            os.sched_getscheduler(start_twin("FrankaReach-v0", "--mode", "lockstep").process.pid)
+            == os.SCHED_OTHER
+        )
         urgent = start_twin("FrankaReach-v0", "--mode", "lockstep", "--urgent")
         assert os.sched_getscheduler(urgent.process.pid) == os.SCHED_FIFO
     found = twin.client("swing", 2000)
