@@ -21,7 +21,8 @@ from serl_suite.agents.policy_network import require_states
 from serl_suite.agents.rlpd import RLPD
 from serl_suite.agents.rlpd_config import RLPDConfig
 from serl_suite.data.replay import Batch
-from serl_suite.networks import EnsembleMLP, log_density
+from serl_suite.networks.ensemble import EnsembleMLP
+from serl_suite.networks.gaussian import log_density
 from serl_suite.wire.spaces import EnvSpec
 
 __all__ = ["LagrangianConfig", "LagrangianRLPD"]

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from serl_suite.agents.errors import BadAgent
 from serl_suite.agents.rlpd_config import RLPDConfig
-from serl_suite.networks import TanhGaussian
 from serl_suite.networks.encoder import Encoder, PixelEncoder, StateEncoder
+from serl_suite.networks.gaussian import TanhGaussian
 from serl_suite.wire.spaces import EnvSpec, Observation
 
 __all__ = ["PolicyNetwork", "make_actor", "make_encoder", "require_states"]

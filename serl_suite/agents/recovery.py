@@ -24,7 +24,7 @@ from serl_suite.agents.policy_network import make_actor, require_states
 from serl_suite.agents.rlpd import RLPD
 from serl_suite.agents.rlpd_config import RLPDConfig
 from serl_suite.data.replay import Batch, Replay, mixed_sample
-from serl_suite.networks import EnsembleMLP
+from serl_suite.networks.ensemble import EnsembleMLP
 from serl_suite.wire.spaces import EnvSpec, Observation
 
 __all__ = ["RecoveryConfig", "RecoveryRLPD", "risk_batch"]

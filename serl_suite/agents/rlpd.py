@@ -30,8 +30,9 @@ from serl_suite.agents.ranks import ALONE, Ranks, SharedGradients
 from serl_suite.agents.rlpd_config import RLPDConfig
 from serl_suite.data.columns import Features
 from serl_suite.data.replay import Batch
-from serl_suite.networks import EnsembleMLP, log_density
 from serl_suite.networks.encoder import PixelEncoder, StateEncoder
+from serl_suite.networks.ensemble import EnsembleMLP
+from serl_suite.networks.gaussian import log_density
 from serl_suite.wire.spaces import EnvSpec, Observation
 
 __all__ = ["RLPD", "RLPDConfig"]
