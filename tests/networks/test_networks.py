@@ -14,6 +14,7 @@ from torch.distributions.transforms import TanhTransform
 from serl_suite.networks.ensemble import EnsembleMLP, plain_mlp
 from serl_suite.networks.fused import fused_mlp
 from serl_suite.networks.gaussian import TanhGaussian, log_density
+from serl_suite.networks.normaliser import Normaliser
 
 
 def seeded(seed=0):
@@ -150,7 +151,6 @@ def test_tuning_the_host_keeps_float32():
     script = """
 import torch
 from serl_suite.networks.host import tune_host
-from serl_suite.networks.normaliser import Normaliser
 tune_host()
 a, b = torch.randn(2, 2, 256, 256, generator=torch.Generator().manual_seed(1))
 error = (torch.bmm(a, b).double() - a.double() @ b.double()).abs().max().item()
