@@ -78,7 +78,7 @@ class RemoteArm(RemoteRobot):
         super().command(setpoint, period_s)
 
     def reset(self, position: Array, quaternion: Array, gripper_width: float) -> None:
-        """As `RemoteRobot`, once the cameras see.
+        """As `RemoteRobot`, once the cameras see, and until they do.
 
         Raises:
             RobotFault: As there, or a camera does not see; names cause and remedy.
@@ -86,6 +86,8 @@ class RemoteArm(RemoteRobot):
         if self.cameras is not None:
             self.cameras.restore()
         super().reset(position, quaternion, gripper_width)
+        if self.cameras is not None:  # the way there takes seconds, in which one may have gone
+            self.cameras.restore()
 
     def stop(self) -> None:
         """Gives control back, upon which the arm holds; twice is once."""
