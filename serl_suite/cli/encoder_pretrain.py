@@ -27,7 +27,7 @@ DESCRIPTION = """Train an image backbone on pictures alone: no labels, no reward
 
 Pictures come from every camera of recorded episodes (run folders, demonstrations, files) and, with --task, from its
 twin, where a scripted expert and random motions move the robot. The backbone learns to tell how the robot moved between
-two pictures, and what a picture shows where half of it is hidden. Frozen, it looks at each picture only once."""
+two pictures, for which it has to find what is in them. Frozen, it looks at each picture only once."""
 
 
 class CannotPretrain(SerlError):

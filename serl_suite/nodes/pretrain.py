@@ -1,4 +1,8 @@
-"""Training a backbone without labels, on what `pretrain_losses` asks; its weights become a file."""
+"""Training a backbone without labels: it learns to tell how the robot moved between two pictures (inverse dynamics).
+
+To tell how everything in sight moved, it has to know where everything was. Who reads the motion off the feature maps is
+thrown away.
+"""
 
 import math
 import time
@@ -9,25 +13,26 @@ from threading import Event
 import msgspec
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from serl_suite.data.durable import write_durably
 from serl_suite.networks.backbone import feature_shape, make_backbone
 from serl_suite.networks.encoder_config import EncoderConfig
+from serl_suite.networks.ensemble import EnsembleMLP
 from serl_suite.networks.host import check_device
 from serl_suite.networks.weights import WeightsInfo, encode_weights
-from serl_suite.nodes.pretrain_losses import COLOURS, MotionReader, Painter, reconstruction_loss, shifted
 from serl_suite.nodes.pretrain_pictures import Pairs
 
 __all__ = ["PretrainConfig", "Progress", "pretrain", "train_backbone"]
 
 Progress = Callable[[int, float], None]
 """Is told how many updates were made, and the last one's loss."""
-PAINTING = 1.0
-"""What painting counts beside reading the motion."""
+EMBEDDINGS = 8
+"""Weighted sums over space of each feature map, as in an agent's encoder."""
+READER_WIDTH = 256
+COLOURS = 3
 FURTHEST = 5.0
-"""Motions are cut off at so many standard deviations: forces jump at a contact."""
-LEAST = 1e-3
-"""Square error from which on a number counts no more for being told better."""
+"""Motions are cut off at so many standard deviations: where one is far out, little else would count."""
 SHIFT_SHARE = 16
 """Pictures are shifted by up to this part of their side, as agents will shift them."""
 RAMP = 50
@@ -69,7 +74,7 @@ def pretrain(config: PretrainConfig, pairs: Pairs, out: Path, progress: Progress
         Whether it was trained to its end, and written.
 
     Raises:
-        BadEncoder: There is no such backbone, or the side does not suit it.
+        BadEncoder: There is no such backbone.
         DeviceUnavailable: There is no such device.
         DiskFull: The file cannot be written.
     """
@@ -81,7 +86,7 @@ def pretrain(config: PretrainConfig, pairs: Pairs, out: Path, progress: Progress
         backbone=config.backbone,
         side=config.side if config.backbone == SIDED else None,
         trained={
-            "objective": "inverse dynamics, masked autoencoder",
+            "objective": "inverse dynamics",
             "side": config.side,
             "updates": config.updates,
             "batch": config.batch,
@@ -116,10 +121,8 @@ def train_backbone(config: PretrainConfig, pairs: Pairs, progress: Progress, sto
 
 
 class _Student(nn.Module):
-    """A backbone and who asks it: for each eye one that reads motion, and a painter for all."""
+    """A backbone, and for each eye one who reads motion off it."""
 
-    means: Tensor
-    """Mean picture of each eye. Shape: (eyes, side, side, 3)"""
     middle: Tensor
     spread: Tensor
     """Mean and standard deviation of each eye's motions. Shape: (eyes, motion_dim)"""
@@ -128,43 +131,71 @@ class _Student(nn.Module):
         super().__init__()
         features, motion_dim = feature_shape(backbone, side), pairs.motions.shape[1]
         self.backbone = backbone
-        self.painter = Painter(features, side, generator)
-        self.readers = nn.ModuleList(MotionReader(features, motion_dim, generator) for _ in pairs.names)
-        of_eyes = [pairs.eyes == eye for eye in range(len(pairs.names))]
-        self.register_buffer("means", torch.stack([pairs.before[each].float().mean(0) for each in of_eyes]))
-        motions = [pairs.motions[each] for each in of_eyes]
+        self.readers = nn.ModuleList(_MotionReader(features, motion_dim, generator) for _ in pairs.names)
+        motions = [pairs.motions[pairs.eyes == eye] for eye in range(len(pairs.names))]
         self.register_buffer("middle", torch.stack([each.mean(0) for each in motions]))
         self.register_buffer("spread", torch.stack([each.std(0, unbiased=False) for each in motions]) + 1e-6)
         self._pairs, self._side, self._generator = pairs, side, generator
 
     def loss(self, drawn: Tensor) -> Tensor:
-        """Of the pairs with these numbers. Shape: (batch,) -> ()"""
-        pairs, device = self._pairs, self.means.device
-        before, after = (seen[drawn].to(device).float() for seen in (pairs.before, pairs.after))
-        eyes = pairs.eyes[drawn].to(device)
-        moved = shifted(
-            torch.cat([before, after, self.means[eyes]], -1), self._side // SHIFT_SHARE, self._generator
-        )
-        before, after, mean = moved.unflatten(-1, (3, COLOURS)).unbind(-2)  # type: ignore[no-untyped-call]
-        maps = self.backbone(torch.cat([before, after]))
-        motions = (pairs.motions[drawn].to(device) - self.middle[eyes]) / self.spread[eyes]
-        motions = motions.clamp(-FURTHEST, FURTHEST)
+        """Mean square error of the motions of the pairs with these numbers. Shape: (batch,) -> ()"""
+        pairs, device = self._pairs, self.middle.device
+        before, after = (seen[drawn].to(device) for seen in (pairs.before, pairs.after))
+        both = _shifted(torch.cat([before, after], -1).float(), self._side // SHIFT_SHARE, self._generator)
+        maps = self.backbone(torch.cat([both[..., :COLOURS], both[..., COLOURS:]]))
         maps_before, maps_after = maps.chunk(2)
-        reading = self._reading_loss(maps_before, maps_after, motions, eyes)
-        return reading + PAINTING * reconstruction_loss(
-            self.backbone, self.painter, before, mean, self._generator
-        )
+        eyes = pairs.eyes[drawn].to(device)
+        motions = (pairs.motions[drawn].to(device) - self.middle[eyes]) / self.spread[eyes]
+        told = self._told(maps_before, maps_after, eyes)
+        return (told - motions.clamp(-FURTHEST, FURTHEST)).square().mean()
 
-    def _reading_loss(self, before: Tensor, after: Tensor, motions: Tensor, eyes: Tensor) -> Tensor:
-        """Mean over the numbers of a motion of the logarithm of their mean square error, each eye for itself: what
-        cannot be told, such as the noise of a force, hardly moves the backbone."""
-        losses = []
+    def _told(self, before: Tensor, after: Tensor, eyes: Tensor) -> Tensor:
+        """Each pair's motion, read by whoever belongs to its eye. Shape: (n, motion_dim)"""
+        told = torch.zeros(len(eyes), self.spread.shape[1], device=eyes.device)
         for eye, reader in enumerate(self.readers):
             of_eye = (eyes == eye).nonzero().squeeze(1)
             if len(of_eye):
-                errors = reader(before[of_eye], after[of_eye]) - motions[of_eye]
-                losses.append((errors.square().mean(0) + LEAST).log().mean() * len(of_eye))
-        return torch.stack(losses).sum() / len(eyes)
+                told = told.index_copy(0, of_eye, reader(before[of_eye], after[of_eye]))
+        return told
+
+
+class _MotionReader(nn.Module):
+    """Reads a motion off the feature maps before and after it, by one eye.
+
+    Args:
+        features: (height, width, channels) of the maps.
+        motion_dim: How many numbers tell of it.
+        generator: Draws the weights; on the CPU.
+    """
+
+    def __init__(self, features: tuple[int, int, int], motion_dim: int, generator: torch.Generator) -> None:
+        super().__init__()
+        height, width, channels = features
+        cells = height * width
+        self.spatial = nn.Parameter(
+            torch.randn(cells, channels, EMBEDDINGS, generator=generator) * (cells * channels) ** -0.5
+        )
+        self.reader = EnsembleMLP(
+            1, 2 * channels * EMBEDDINGS, (READER_WIDTH,), motion_dim, generator=generator, layer_norm=True
+        )
+
+    def forward(self, before: Tensor, after: Tensor) -> Tensor:
+        """Shape: (n, height, width, channels) twice -> (n, motion_dim)"""
+        maps = torch.stack([before, after]).float().flatten(2, 3)
+        embedded = torch.einsum("pnsc,sce->npce", maps, self.spatial)
+        told: Tensor = self.reader(embedded.flatten(1))[0]
+        return told
+
+
+def _shifted(pictures: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """Each picture moved by up to `most` pixels in y and x, its edge repeated. Shape: (n, height, width, channels)"""
+    n, height, width, _ = pictures.shape
+    padded = pad(pictures.permute(0, 3, 1, 2), (most,) * 4, mode="replicate")
+    offsets = torch.randint(2 * most + 1, (n, 2, 1), generator=generator)
+    rows = (offsets[:, 0] + torch.arange(height)).to(pictures.device)
+    columns = (offsets[:, 1] + torch.arange(width)).to(pictures.device)
+    each = torch.arange(n, device=pictures.device)[:, None, None]
+    return padded[each, :, rows[:, :, None], columns[:, None, :]]
 
 
 def _rate(step: int, updates: int) -> float:

@@ -31,6 +31,8 @@ DRIFT, PUSH = 0.8, 0.36
 """A random motion: how much of the last action stays, and the standard deviation of what is added."""
 
 
+POSE = "tcp_pose"
+"""Observation of where hand and wrist camera are. Speeds and forces change by more than can be seen."""
 EPISODES = 100_000
 """Seeds of the environment for each seed of the renders."""
 
@@ -48,7 +50,7 @@ class Pair(NamedTuple):
     after: Picture
     """Shape: (height, width, 3)"""
     motion: Vector
-    """How the state changed, and by which action. Shape: (state_dim + action_dim,)"""
+    """What happened between. Shape: (motion_dim,)"""
 
 
 class Pairs(NamedTuple):
@@ -183,6 +185,9 @@ def _episode(environment: Environment, rng: np.random.Generator, seed: int) -> I
 
 
 def _pairs(spec: EnvSpec, before: Observation, after: Observation, action: Vector) -> Iterator[Pair]:
-    motion = np.concatenate([spec.flatten(after) - spec.flatten(before), action])
+    """Through every eye, with the change of `POSE`, or of all of the state where it is not observed; without a state,
+    with the action."""
+    keys = (POSE,) if POSE in spec.observation else spec.state_keys
+    motion = np.concatenate([(after[key] - before[key]).ravel() for key in keys]) if keys else action
     for key in spec.image_keys:
-        yield Pair(f"{spec.task} {key}", before[key], after[key], motion)
+        yield Pair(f"{spec.task} {key}", before[key], after[key], motion.astype(np.float32))
