@@ -32,7 +32,7 @@ LENGTHS, NOISES = (2, 20), (0.1, 0.5)
 HELD_OUT = 0.25
 """Share of the episodes, the last ones."""
 BATCH, LEARNING_RATE = 128, 1e-3
-TARGET_SHARE = 0.7
+TARGET_SHARE = 0.6
 
 
 class Labelled(NamedTuple):

@@ -182,7 +182,7 @@ def _page(model: RewardModel, scores: Scores, folder: Path) -> str:
 <main>
 <header><h1>{title}</h1>
 <p class="muted">cameras {html.escape(", ".join(card.cameras))}, {card.side} x {card.side},
-{card.config.encoder.backbone}</p>
+{card.config.backbone}</p>
 </header>
 <section class="tiles">{cells}</section>
 <section><h2>In use</h2>

@@ -24,7 +24,7 @@ def gather_augmented(
 
     Shape: (n, side, side, 3), (m,) -> (m, side, side, 3)
     """
-    shift = config.encoder.shift
+    shift = config.shift
     out = np.empty((rows.size, *pictures.shape[1:]), np.uint8)
     gather_shifted(pictures, rows, rng.integers(-shift, shift + 1, (rows.size, 2)), out)
     draws = torch.from_numpy(rng.uniform(-1.0, 1.0, (3, rows.size)).astype(np.float32)).to(device)

@@ -1,4 +1,9 @@
-"""The classifier's network, and its file: pictures of several cameras to the probability of each class."""
+"""The classifier's network, and its file: pictures of several cameras to the probability of each class.
+
+Each channel of the backbone's maps comes to a keypoint: where it is strongest, and how strong (spatial softmax, Levine
+et al. 2016, arXiv 1504.00702). Success mostly is a matter of where things are, and a place that training never saw lies
+between places that it saw; a weight for each cell of the maps would know nothing there.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, relu
+from torch.nn.functional import linear, relu, softmax
 
 from serl_suite.data.checkpoint import BadCheckpoint, load_checkpoint, save_checkpoint
-from serl_suite.networks.encoder import PixelEncoder
+from serl_suite.networks.backbone import feature_shape, make_backbone
 from serl_suite.networks.encoder_config import RANDOM, BadEncoder
 from serl_suite.rewards.calibration import log_softmax
 from serl_suite.rewards.config import BadClassifier, ClassifierConfig
@@ -27,7 +32,7 @@ Pictures = Mapping[str, npt.NDArray[np.uint8]]
 
 
 class Classifier(nn.Module):
-    """`PixelEncoder`, a hidden layer with ReLU, and a logit for each class.
+    """Keypoints of every camera, a hidden layer with ReLU, and a logit for each class.
 
     Args:
         cameras: Their names.
@@ -49,17 +54,33 @@ class Classifier(nn.Module):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        self.encoder = PixelEncoder(cameras, side, 0, config.encoder, generator)
-        self.hidden = nn.Parameter(_he((config.hidden, self.encoder.width), generator))
+        self.cameras = tuple(cameras)
+        self.backbone = make_backbone(config.encoder(), side, generator)
+        height, width, channels = feature_shape(self.backbone, side)
+        self.log_sharpness = nn.Parameter(torch.zeros(len(self.cameras), 1, 1, channels))
+        self.register_buffer("grid", _grid(height, width), persistent=False)
+        self.hidden = nn.Parameter(_he((config.hidden, 3 * len(self.cameras) * channels), generator))
         self.hidden_bias = nn.Parameter(torch.zeros(config.hidden))
         self.out = nn.Parameter(_he((classes, config.hidden), generator))
         self.out_bias = nn.Parameter(torch.zeros(classes))
 
     def forward(self, pictures: Mapping[str, Tensor]) -> Tensor:
         """Shape of each: (n, side, side, 3), uint8 -> (n, classes)"""
-        seen = self.encoder.see(pictures)
-        y = self.encoder(seen, seen.new_zeros(seen.shape[1], 0, dtype=torch.float32))
-        return linear(relu(linear(y, self.hidden, self.hidden_bias)), self.out, self.out_bias)
+        y = relu(linear(self.keypoints(pictures), self.hidden, self.hidden_bias))
+        return linear(y, self.out, self.out_bias)
+
+    def keypoints(self, pictures: Mapping[str, Tensor]) -> Tensor:
+        """x and y in [-1, 1] and strength of each channel in each camera.
+
+        Shape of each: (n, side, side, 3), uint8 -> (n, 3 cameras channels)
+        """
+        images = torch.stack([pictures[camera] for camera in self.cameras])
+        maps = self.backbone(images.flatten(0, 1)).float()
+        maps = maps.flatten(1, 2).view(*images.shape[:2], -1, maps.shape[-1])
+        weights = softmax(maps * self.log_sharpness.exp(), 2)
+        places = torch.einsum("mnsc,sd->nmcd", weights, self.grid)
+        strengths = (weights * maps).sum(2).transpose(0, 1)
+        return torch.cat([places.flatten(1), strengths.flatten(1)], 1)
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,14 +140,13 @@ class RewardModel:
                 f"{path} is a {card.kind} of format {card.format}; this version reads {KIND} {FORMAT}"
             )
         # All weights come from the file, so the one that the backbone once began with is not looked for.
-        encoder = msgspec.structs.replace(card.config.encoder, weights=RANDOM)
-        config = msgspec.structs.replace(card.config, encoder=encoder)
+        config = msgspec.structs.replace(card.config, weights=RANDOM)
         network = Classifier(card.cameras, card.side, len(card.classes), config, torch.Generator())
         try:
             network.load_state_dict(tensors)
         except RuntimeError as error:
             raise BadClassifier(
-                f"{path} holds weights of another architecture than the {encoder.backbone} it names ({error}); train "
+                f"{path} holds weights of another architecture than the {config.backbone} it names ({error}); train "
                 "it again with `serl reward train DATA`"
             ) from error
         return cls(network.to(device), card)
@@ -163,6 +183,12 @@ class RewardModel:
         """Probabilities of all frames' classes, clip after clip. Shape: (n, classes)"""
         parts = [self.probabilities(clip.pictures) for clip in frames.clips]
         return np.concatenate([np.zeros((0, len(self.card.classes))), *parts])
+
+
+def _grid(height: int, width: int) -> Tensor:
+    """x and y of each cell. Shape: (height width, 2)"""
+    y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
+    return torch.stack([x, y], -1).flatten(0, 1)
 
 
 def _he(shape: tuple[int, int], generator: torch.Generator) -> Tensor:

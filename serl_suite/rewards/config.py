@@ -15,11 +15,16 @@ class BadClassifier(SerlError):
 class ClassifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a classifier is made, and trained."""
 
-    encoder: EncoderConfig = EncoderConfig(width=64)
-    """How pictures are seen."""
+    backbone: str = "cnn"
+    """cnn: small, meant to be trained from scratch. resnet10, resnet18: with GroupNorm. timm:NAME: any of timm's."""
+    weights: str | None = None
+    """What the backbone starts with: a file of `serl encoder pretrain`, as a path or as a name in the folder
+    SERL_WEIGHTS; `random`: a random network on purpose. Unset: random, for a backbone that is then trained."""
+    frozen: bool = False
+    """Whether the backbone stays as it is; what follows it is trained in any case."""
     hidden: int = 128
-    """Width of the layer after the encoder."""
-    epochs: int = 30
+    """Width of the layer after the backbone's keypoints."""
+    epochs: int = 20
     """Passes over all training frames."""
     batch: int = 32
     """Frames of an update."""
@@ -27,6 +32,8 @@ class ClassifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Of Adam at the start; it falls to zero along a cosine."""
     weight_decay: float = 1e-2
     """Decoupled, as in AdamW."""
+    shift: int = 2
+    """Largest random shift of a picture [pixels]; a large one hides how high something is lifted."""
     brightness: float = 0.2
     """Largest random change of brightness, as a share of white."""
     contrast: float = 0.2
@@ -47,6 +54,7 @@ class ClassifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Of split, weights and augmentation."""
 
     def __post_init__(self) -> None:
+        self.encoder()
         shares = (self.calibration_share, self.test_share)
         if min(shares) <= 0 or sum(shares) >= 1:
             raise BadClassifier(
@@ -56,3 +64,13 @@ class ClassifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             raise BadClassifier("hidden, epochs, batch and hold are 1 or more")
         if not 0 < self.target_fpr < 1:
             raise BadClassifier(f"target_fpr is {self.target_fpr}; give a share such as 0.002")
+
+    def encoder(self) -> EncoderConfig:
+        """The part that a backbone is made from.
+
+        Raises:
+            BadEncoder: The settings do not go together.
+        """
+        return EncoderConfig(
+            backbone=self.backbone, weights=self.weights, frozen=self.frozen, shift=self.shift
+        )

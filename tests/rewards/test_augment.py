@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from serl_suite.networks.encoder_config import EncoderConfig
 from serl_suite.rewards.augment import gather_augmented, recoloured, turned_hue
 from serl_suite.rewards.config import ClassifierConfig
 
@@ -46,7 +45,7 @@ def test_every_picture_has_a_draw_of_its_own():
 
 def test_without_augmentation_rows_are_gathered():
     pictures = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), np.uint8)
-    plain = ClassifierConfig(brightness=0.0, contrast=0.0, hue_deg=0.0, encoder=EncoderConfig(shift=0))
+    plain = ClassifierConfig(brightness=0.0, contrast=0.0, hue_deg=0.0, shift=0)
     rows = np.array([3, 0, 3])
     out = gather_augmented(pictures, rows, plain, np.random.default_rng(0), torch.device("cpu"))
     assert np.array_equal(out.numpy(), pictures[rows])

@@ -6,18 +6,30 @@ import pytest
 import torch
 
 from serl_suite.data.checkpoint import load_checkpoint, save_checkpoint
-from serl_suite.networks.encoder_config import RANDOM, EncoderConfig
+from serl_suite.networks.encoder_config import RANDOM
 from serl_suite.rewards.classifier import RewardModel
 from serl_suite.rewards.config import BadClassifier, ClassifierConfig
 from serl_suite.rewards.labels import Labels
 from serl_suite.rewards.scores import score
 from serl_suite.rewards.training import Training
+from serl_suite.wire.spaces import ArraySpec
+
+
+def enlarged(frames):
+    """The same with pictures twice as large: a ResNet's maps of the small ones are a single cell, which is nowhere."""
+    clips = [
+        clip._replace(pictures={c: p.repeat(2, 1).repeat(2, 2) for c, p in clip.pictures.items()})
+        for clip in frames.clips
+    ]
+    large = ArraySpec(shape=(64, 64, 3), dtype="uint8")
+    observation = {key: large if spec.is_image else spec for key, spec in frames.spec.observation.items()}
+    return frames._replace(clips=clips, spec=msgspec.structs.replace(frames.spec, observation=observation))
 
 
 @pytest.mark.parametrize("backbone", ["cnn", "resnet10"])
 def test_gradients_reach_every_layer(frames, backbone):
-    config = ClassifierConfig(encoder=EncoderConfig(backbone=backbone, width=16))
-    training = Training(frames, config, [])
+    config = ClassifierConfig(backbone=backbone)
+    training = Training(enlarged(frames), config, [])
     training.loss(np.arange(8))[0].backward()
     still = [
         name
@@ -29,8 +41,8 @@ def test_gradients_reach_every_layer(frames, backbone):
 
 def test_an_update_moves_every_layer_but_a_frozen_backbone(frames):
     for frozen in (False, True):
-        encoder = EncoderConfig(width=16, frozen=frozen, weights=RANDOM if frozen else None)
-        training = Training(frames, ClassifierConfig(encoder=encoder, epochs=1), [])
+        config = ClassifierConfig(frozen=frozen, weights=RANDOM if frozen else None, epochs=1)
+        training = Training(frames, config, [])
         before = {name: p.detach().clone() for name, p in training.network.named_parameters()}
         next(training.epochs())
         still = {name for name, p in training.network.named_parameters() if torch.equal(p, before[name])}
@@ -38,7 +50,7 @@ def test_an_update_moves_every_layer_but_a_frozen_backbone(frames):
 
 
 def test_an_epoch_is_every_training_frame_once(frames, monkeypatch):
-    training = Training(frames, ClassifierConfig(epochs=1, batch=7, encoder=EncoderConfig(width=16)), [])
+    training = Training(frames, ClassifierConfig(epochs=1, batch=7), [])
     loss, seen = training.loss, []
     monkeypatch.setattr(training, "loss", lambda rows: (seen.extend(rows.tolist()), loss(rows))[1])
     next(training.epochs())
@@ -66,7 +78,7 @@ def test_the_file_gives_the_same_classifier_back(trained, frames, tmp_path):
 def test_weights_of_another_architecture_are_refused(trained, tmp_path):
     trained.save(tmp_path / "m.safetensors")
     tensors, meta = load_checkpoint(tmp_path / "m.safetensors")
-    meta["config"]["encoder"]["backbone"] = "resnet10"
+    meta["config"]["backbone"] = "resnet10"
     save_checkpoint(tmp_path / "m.safetensors", tensors, meta)
     with pytest.raises(BadClassifier, match="another architecture than the resnet10"):
         RewardModel.load(tmp_path / "m.safetensors")
@@ -105,7 +117,7 @@ def test_three_classes(frames, config):
 
 
 def test_a_diverged_training_says_so(frames):
-    training = Training(frames, ClassifierConfig(epochs=2, encoder=EncoderConfig(width=16)), [])
+    training = Training(frames, ClassifierConfig(epochs=2), [])
     with torch.no_grad():
         training.network.out.fill_(float("nan"))
     with pytest.raises(BadClassifier, match="lower --learning-rate"):

@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 
+from serl_hardware.franka import fr3
+
 from serl_servers.franka.driver import DriverError
 
 __all__ = ["Hand"]
@@ -23,7 +25,8 @@ GREETING_S = 2.0
 """In which a hand connects, says its version and sends a state."""
 LOOK_S = 0.005
 OPEN_M = 0.08
-SPEED_M_PER_S = 0.1
+SPEED_M_PER_S = 2 * fr3().finger_max_speed
+"""Of the opening: both fingers as fast as they go."""
 CLOSED_M = 0.005
 """An opening below this asks to hold what is between the fingers; any other is a place to move to."""
 ANY_WIDTH_M = 0.1
