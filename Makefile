@@ -37,11 +37,16 @@ demo-pixels: $(PICK64)  ## the same from two cameras of 64 x 64, on the CPU
 $(PICK64): | setup
 	$(BIN)/serl encoder pretrain --task FrankaPickCube-v0 --renders 2000 --side 64 --out $@
 
+# Processes that keep time: nothing else may run beside them.
+ALONE := tests/servers tests/faults tests/envs/test_remote_tasks.py
+
 test: setup  ## the test suite without its slow part
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile $(ALONE:%=--ignore=%)
+	$(BIN)/python -m pytest -m "not slow" $(ALONE)
 
 test-all: setup  ## every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ALONE:%=--ignore=%)
+	$(BIN)/python -m pytest $(ALONE)
 
 check: setup  ## lint, types, import rules, wheel
 	$(BIN)/ruff check .

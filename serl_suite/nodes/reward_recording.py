@@ -74,9 +74,9 @@ def record_attempts(
             if take.succeeded:
                 break
         good, at = take.actions.copy(), len(take.actions)
-        carry_on = rng.uniform() < 0.5
-        for _ in range(LINGER):
-            take.step(expert.act(take.observation) if carry_on else _idle(rng, environment))
+        carry_on = int(rng.integers(1, LINGER + 1))
+        for step in range(LINGER):
+            take.step(expert.act(take.observation) if step < carry_on else _idle(rng, environment))
         yield _written(take, folder, f"attempts-{seed}", 2 * start), "success"
         kind = KINDS[start % len(KINDS)]
         take = _Take(environment, reset_seed)

@@ -32,7 +32,7 @@ class ClassifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Of Adam at the start; it falls to zero along a cosine."""
     weight_decay: float = 1e-2
     """Decoupled, as in AdamW."""
-    shift: int = 2
+    shift: int = 1
     """Largest random shift of a picture [pixels]; a large one hides how high something is lifted."""
     brightness: float = 0.2
     """Largest random change of brightness, as a share of white."""

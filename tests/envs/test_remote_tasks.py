@@ -92,6 +92,23 @@ def test_a_seed_starts_as_in_this_process(env):
     inside.close()
 
 
+def test_the_same_actions_do_the_same_as_in_this_process(env):
+    inside = gymnasium.make(PICK)
+    expert = inside.unwrapped.make_expert(noise=0.1, seed=0)
+    inside.reset(seed=0)
+    env.reset(seed=0)
+    expert.reset()
+    done = False
+    while not done:
+        action = expert.act()
+        here, _, done, _, _ = inside.step(action)
+        there, *_, info = env.step(action)
+        assert there["tcp_pose"] == pytest.approx(here["tcp_pose"], abs=0.03)
+        assert there["gripper"] == pytest.approx(here["gripper"], abs=0.08)
+    assert info["is_success"]
+    inside.close()
+
+
 def test_time_stands_still_while_nobody_steps(env):
     env.reset(seed=0)
     env.step(STILL)
