@@ -39,7 +39,10 @@ def kills(victim: str, number: int) -> list[Row]:
     """One victim again and again."""
     with tempfile.TemporaryDirectory() as folder:
         with hunting_ground(Path(folder), IP, OVER if victim == "cable to the arm" else None) as rig:
-            done = [kill(rig, victim, seed) for seed in range(number)]
+            done = []
+            for seed in range(number):
+                print(f"{victim}: {seed + 1} of {number}    ", end="\r", flush=True)
+                done.append(kill(rig, victim, seed))
         found = audit(Path(folder) / "twin.npz", done) if victim != "arm" else []
     named_s, what = max(one.named_s for one in done), f"{victim}, {number} times"
     rows = [
