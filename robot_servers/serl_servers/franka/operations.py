@@ -30,7 +30,8 @@ from serl_suite.wire.robot_messages import (
 
 __all__ = ["Operations"]
 
-ANSWER_S = 5.0
+ANSWER_S = 10.0
+"""An arm that has just come back is connected to again first, which on a busy machine takes seconds."""
 
 _GAINS_REFUSED = {
     Gains.TOO_DEAR: "the energy tank cannot pay for these gains here; reset, or go closer to the target",
