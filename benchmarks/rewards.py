@@ -98,7 +98,7 @@ def main() -> int:
     )
     parser.add_argument("--tasks", nargs="+", default=TASKS)
     parser.add_argument(
-        "--starts", type=int, default=60, help="recorded of each task, with a success and a failure each"
+        "--starts", type=int, default=120, help="recorded of each task, with a success and a failure each"
     )
     parser.add_argument("--epochs", type=int, default=ClassifierConfig().epochs)
     parser.add_argument("--data", type=Path, help="folder to keep the recordings in, and to take them from")
