@@ -30,8 +30,7 @@ from serl_suite.wire.robot_messages import (
 
 __all__ = ["Operations"]
 
-ANSWER_S = 10.0
-"""An arm that has just come back is connected to again first, which on a busy machine takes seconds."""
+ANSWER_S = 5.0
 
 _GAINS_REFUSED = {
     Gains.TOO_DEAR: "the energy tank cannot pay for these gains here; reset, or go closer to the target",
@@ -98,15 +97,23 @@ class Operations:
 
     def _recover(self) -> Iterator[None]:
         link = self._link
-        if link.needs_process:
-            yield from link.starting()
-            self.config = self._started_with
-        if link.fault:  # of the arm itself, too, where it was cut off in motion
-            link.recover()
-            asked = int(link.command.recover[0])
-            yield from self._until(lambda: link.state.recover[0] == asked, "recover")
+        for _ in range(2):  # that the arm has gone meanwhile may come out only now
+            if link.needs_process:
+                yield from link.starting()
+                self.config = self._started_with
+            if link.fault:  # of the arm itself, too, where it was cut off in motion
+                yield from self._clear()
+            if not link.needs_process:
+                break
         if link.fault:
             raise Refusal(f"{link.fault} stays: {link.detail}")
+
+    def _clear(self) -> Iterator[None]:
+        """Until the fault is cleared, or stays, or another process is needed."""
+        link = self._link
+        link.recover()
+        asked = int(link.command.recover[0])
+        yield from self._until(lambda: link.needs_process or link.state.recover[0] == asked, "recover")
 
     def _set_gains(self, asked: ControlConfig) -> Iterator[None]:
         link = self._link
