@@ -60,7 +60,8 @@ format: setup
 	$(BIN)/ruff format .
 
 bench: setup  ## measure every claim beside its baseline
-	@failed=; for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || failed="$$failed $$script"; done; \
+	@failed=; for script in benchmarks/[a-z]*.py; do \
+		$(BIN)/python $$script || [ $$? -eq 2 ] || failed="$$failed $$script"; done; \
 		[ -z "$$failed" ] || { echo "missed:$$failed"; exit 1; }
 
 docs: setup  ## render the pictures of the pages again, and check links and commands

@@ -5,6 +5,7 @@ import time
 
 from serl_envs.remote import DEADLINE_S, as_fault
 from serl_envs.remote_arm import RemoteArm
+from serl_envs.remote_cameras import RemoteCameras
 from serl_envs.remote_scene import RemoteScene
 from serl_envs.robot import Array, RobotFault, RobotState, Setpoint
 from serl_suite.control import ControlConfig
@@ -35,6 +36,7 @@ class RemoteTwin(RemoteArm):
     Args:
         scene: Of the twin; owned.
         address, keys, name, gains: As `RemoteRobot`.
+        cameras: As `RemoteArm`.
 
     Raises:
         AddressError, RobotUnreachable: As `RemoteRobot`.
@@ -49,8 +51,9 @@ class RemoteTwin(RemoteArm):
         keys: ClientKeys | None = None,
         name: str = "actor",
         gains: ControlConfig | None = None,
+        cameras: RemoteCameras | None = None,
     ) -> None:
-        super().__init__(scene, address, keys, name, gains)
+        super().__init__(scene, address, keys, name, gains, cameras)
         if scene.is_lockstep:
             self._meanwhile = self._let_pass
         self._recovered_at = time.monotonic()

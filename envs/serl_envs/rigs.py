@@ -8,6 +8,7 @@ import numpy as np
 
 from serl_envs.registration import TASKS
 from serl_envs.remote_arm import RemoteArm
+from serl_envs.remote_cameras import RemoteCameras
 from serl_envs.remote_scene import RemoteScene, TwinUnreachable
 from serl_envs.remote_twin import RemoteTwin
 from serl_envs.tasks.task import Task
@@ -47,15 +48,15 @@ def make_robot(rig: Rig, task: Task, task_class: str) -> RemoteArm:
     name = next((task_id for task_id, known in TASKS.items() if known == task_class), task_class)
     _check(rig, task, name)
     keys = client_keys(rig.keys, rig.server_key) if rig.keys is not None else None
-    gains = control_config(task)
+    gains, cameras = control_config(task), RemoteCameras.of_rig(rig)
     if rig.scene is None:
         scene = _marks(rig, task, name)
         with _named(rig):
-            return RemoteArm(scene, rig.server, keys, gains=gains)
+            return RemoteArm(scene, rig.server, keys, gains=gains, cameras=cameras)
     there = _twin_scene(rig, rig.scene, task, name)
     try:
         with _named(rig):
-            return RemoteTwin(there, rig.server, keys, gains=gains)
+            return RemoteTwin(there, rig.server, keys, gains=gains, cameras=cameras)
     except SerlError:
         there.close()
         raise

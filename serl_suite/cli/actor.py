@@ -5,7 +5,7 @@ import logging
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 import tyro
@@ -37,6 +37,10 @@ def run(arguments: Sequence[str]) -> int:
     class Remote(msgspec.Struct, frozen=True, kw_only=True):
         task: tyro.conf.Positional[str]
         """Gymnasium id of the task; `serl tasks` lists ours."""
+        obs: Literal["state", "pixels"] = "state"
+        """As the learner's run: what is observed."""
+        reward: str = "task"
+        """As the learner's run: task, classifier:MODEL or key. MODEL is a file on this machine."""
         connect: str
         """The learner's address, such as tcp://learner:5555."""
         folder: Path = Path("actor")
@@ -77,7 +81,14 @@ def run(arguments: Sequence[str]) -> int:
             return 0
     else:
         config = at_the_rigs_pace(
-            TrainConfig(task=chosen.task, rig=chosen.rig, seed=chosen.seed, actor=chosen.actor)
+            TrainConfig(
+                task=chosen.task,
+                obs=chosen.obs,
+                reward=chosen.reward,
+                rig=chosen.rig,
+                seed=chosen.seed,
+                actor=chosen.actor,
+            )
         )
         start = f"{config.task.replace('/', '_')}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
         spool, metrics = chosen.folder / "spool", chosen.folder / start

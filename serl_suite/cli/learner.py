@@ -22,8 +22,8 @@ DESCRIPTION = """Run a learner alone, on the machine with the GPU.
 It waits for actors (`serl actor TASK --connect ADDRESS`), trains on what they send and publishes policies.
 Kill it at any moment: started again with --resume, it goes on where it was, and nothing that an actor did is lost.
 Off loopback it needs keys: see `serl keys --help`.
-With several GPUs: torchrun --nproc-per-node 2 -m serl_suite.nodes.learner TASK --learner.device cuda ... Each takes a
-share of every batch, and they learn what one with whole batches would."""
+With several GPUs: torchrun --nproc-per-node 2 -m -- serl_suite.nodes.learner TASK --run X --learner.device cuda
+Each takes a share of every batch, and they learn what one with whole batches would."""
 
 
 def run(arguments: Sequence[str]) -> int:

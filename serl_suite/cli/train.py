@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from serl_suite.cli.stopping import stop_on_signals
 from serl_suite.cli.typed import as_typed
 
@@ -38,11 +40,12 @@ def run(arguments: Sequence[str]) -> int:
     folder, is_new = open_run(arguments, prog="serl train", description=DESCRIPTION)
     from serl_suite.cli.live_view import LiveView
     from serl_suite.nodes.supervisor import Supervisor
+    from serl_suite.rewards.keys import terminal_given_back
 
     with discard_on_error(folder) if is_new else nullcontext():
         _prepare_demonstrations(folder, stop)
     if not stop.is_set() and not folder.outcome.exists():
-        with LiveView(folder, stop) as view:
+        with LiveView(folder, stop) as view, terminal_given_back():
             Supervisor(folder, actors=folder.config.actors).train(stop, view.update)
     if not stop.is_set():
         from serl_suite.cli.evaluate import evaluate_and_report
@@ -64,6 +67,8 @@ def _prepare_demonstrations(folder: "RunFolder", stop: "Event") -> None:
     from serl_suite.nodes.environment import Environment
 
     config = folder.config
+    if config.reward.partition(":")[0] == "key":  # nobody is there to press one for a script
+        config = msgspec.structs.replace(config, reward="task")
     environment = Environment.of(config)
     try:
         if config.demos == "none" or folder.has_demonstrations:

@@ -152,6 +152,17 @@ class Actor:
                 f"the learner's pace is {settings.pace}, this actor's {self.config.actor.pace}; start this actor "
                 f"with --actor.pace {settings.pace}, or the learner's run with the other"
             )
+        if settings.obs != self.config.obs:
+            raise SettingsDiffer(
+                f"the learner's run is of {settings.obs}, this actor's of {self.config.obs}; start this actor with "
+                f"--obs {settings.obs}"
+            )
+        judge, here = (reward.partition(":")[0] for reward in (settings.reward, self.config.reward))
+        if judge != here:
+            raise SettingsDiffer(
+                f"in the learner's run {settings.reward} judges success, at this actor {self.config.reward}; start it "
+                f"with --reward {settings.reward}, the model being where it is on this machine"
+            )
         return settings
 
     def _connect(self, stop: Event) -> Welcome | None:

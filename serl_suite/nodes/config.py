@@ -41,6 +41,9 @@ class ActorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """What `make_policy` builds from."""
     random_steps: int
     """Env steps of the run, from its beginning, in which actors act uniformly at random."""
+    obs: Literal["state", "pixels"]
+    reward: str
+    """As the learner's run has it; a model may lie elsewhere on an actor's machine."""
     pace: Literal["lockstep", "realtime"]
     block_steps: int
     most_owed: float

@@ -81,13 +81,16 @@ class Environment:
         if rig is not None:
             arguments["rig"] = rig
         self.env = _make(task, render_mode, arguments)
-        self._stack = FrameStack(env_spec(task, self.env), frame_stack)
-        self.spec: EnvSpec = self._stack.spec
+        with contextlib.ExitStack() as undone:
+            undone.callback(self.env.close)
+            self._stack = FrameStack(env_spec(task, self.env), frame_stack)
+            self.spec: EnvSpec = self._stack.spec
+            self._judge = None if reward == "task" else make_reward(reward, self.spec, disagreements)
+            undone.pop_all()
         self.scale = ActionScale(self.spec.action)
         """From the agent's [-1, 1] to the action space and back."""
         self.truth: bool | None = None
         """Whether the environment itself sees a success in the newest observation; None: it does not tell."""
-        self._judge = None if reward == "task" else make_reward(reward, self.spec, disagreements)
         self._steps = 0
 
     @classmethod

@@ -107,6 +107,8 @@ class Learner:
         return ActorSettings(
             policy=describe("rlpd", self.config.agent),
             random_steps=0 if self._demo_episodes else self.config.learner.warmup_steps,
+            obs=self.config.obs,
+            reward=self.config.reward,
             pace=self.config.actor.pace,
             block_steps=self.config.actor.block_steps,
             most_owed=2.0 * self._utd * self.config.actor.block_steps,

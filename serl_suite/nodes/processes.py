@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from serl_suite.rewards.keys import terminal_of_this_process
+
 __all__ = ["NodeProcess"]
 
 PR_SET_PDEATHSIG = 1
@@ -26,7 +28,9 @@ class NodeProcess:
 
     def __init__(self, arguments: Sequence[str], log: Path) -> None:
         self.log = log
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        environment = (
+            os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"} | terminal_of_this_process()
+        )
         with log.open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "serl_suite.cli.main", *arguments],

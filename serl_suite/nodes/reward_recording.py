@@ -58,7 +58,7 @@ def record_attempts(
         )
     expert = environment.make_expert(noise, seed)
     rng = np.random.default_rng(seed)
-    attempt = 0
+    session, attempt = f"attempts-{seed}-{starts}-{noise:g}", 0
     for start in range(starts):
         while True:
             if attempt >= MAX_TRIES * starts:
@@ -76,15 +76,17 @@ def record_attempts(
         good, at = take.actions.copy(), len(take.actions)
         carry_on = int(rng.integers(1, LINGER + 1))
         for step in range(LINGER):
+            if take.over:
+                break
             take.step(expert.act(take.observation) if step < carry_on else _idle(rng, environment))
-        yield _written(take, folder, f"attempts-{seed}", 2 * start), "success"
+        yield _written(take, folder, session, 2 * start), "success"
         kind = KINDS[start % len(KINDS)]
         take = _Take(environment, reset_seed)
         for action in _bad(kind, good[:at], rng, environment):
             if take.over:
                 break
             take.step(action)
-        yield _written(take, folder, f"attempts-{seed}", 2 * start + 1), kind
+        yield _written(take, folder, session, 2 * start + 1), kind
 
 
 class _Take:

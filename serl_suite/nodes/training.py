@@ -47,7 +47,7 @@ class Training:
         on_this_machine: int = 1,
     ) -> None:
         device = torch.device(config.learner.device)
-        if device.index is not None:
+        if device.type == "cuda" and device.index is not None:
             torch.cuda.set_device(device)
         self._device = device
         with out_of_memory_explained(device):

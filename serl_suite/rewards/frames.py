@@ -1,5 +1,6 @@
 """Labelled frames out of episode files, and their split by episode."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -146,6 +147,12 @@ def read_frames(
         raise BadClassifier(
             f"no step of {len(files)} episodes tells whether it succeeded; record with `serl reward record`, or label "
             "them in a labels.json"
+        )
+    names = Counter(clip.name for clip in clips)
+    if len(names) < len(clips):
+        raise BadClassifier(
+            f"episode {names.most_common(1)[0][0]} is there twice, and could be in training and test; leave one "
+            "out, or record with another --seed"
         )
     return Frames([clip for clip in clips if clip.labels.size], first, its.classes, its.success)
 

@@ -5,12 +5,17 @@ import os
 import select
 import termios
 import tty
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from serl_suite.errors import SerlError
 from serl_suite.rewards.reward import Verdict
 from serl_suite.wire.messages import Observation
 
-__all__ = ["KeyReward", "NoTerminal"]
+__all__ = ["KeyReward", "NoTerminal", "terminal_given_back", "terminal_of_this_process"]
+
+TERMINAL_VARIABLE = "SERL_TERMINAL"
+"""Tells a process without a terminal of its own which one its starter has."""
 
 SUCCESS, FAILURE = frozenset(b"s \r\n"), frozenset(b"f\x7f")
 """s, space and Enter; f and backspace."""
@@ -20,6 +25,22 @@ class NoTerminal(SerlError):
     """There is no terminal to press a key at."""
 
 
+def terminal_of_this_process() -> dict[str, str]:
+    """For the environment of a process that it starts: the terminal at which the person sits; empty: there is none."""
+    return {TERMINAL_VARIABLE: os.ttyname(0)} if os.isatty(0) else {}
+
+
+@contextmanager
+def terminal_given_back() -> Iterator[None]:
+    """However a process that reads keys ends, this process's terminal is in the end as it was."""
+    before = termios.tcgetattr(0) if os.isatty(0) else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            termios.tcsetattr(0, termios.TCSANOW, before)
+
+
 class KeyReward:
     """s, space or Enter marks a success, f or backspace a failure; the last one pressed since the last look counts.
 
@@ -27,13 +48,14 @@ class KeyReward:
     episode began does not count.
 
     Args:
-        terminal: Path of the device.
+        terminal: Path of the device; empty: this process's, or its starter's.
 
     Raises:
         NoTerminal: It is none, or cannot be opened.
     """
 
     def __init__(self, terminal: str) -> None:
+        terminal = terminal or os.environ.get(TERMINAL_VARIABLE, "/dev/tty")
         try:
             self._device = os.open(terminal, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
         except OSError as error:

@@ -64,5 +64,5 @@ def make_reward(name: str, spec: EnvSpec, disagreements: Path | None = None) -> 
     if kind == "key":
         from serl_suite.rewards.keys import KeyReward
 
-        return KeyReward(argument or "/dev/tty")
+        return KeyReward(argument)
     raise BadClassifier(f"no reward is called {name!r}; choose classifier:MODEL, or key")

@@ -61,6 +61,8 @@ class LearnerEnd:
         settings = ActorSettings(
             policy=describe("rlpd", AGENT),
             random_steps=random_steps,
+            obs="state",
+            reward="task",
             pace=pace,
             block_steps=BLOCK,
             most_owed=1000.0,

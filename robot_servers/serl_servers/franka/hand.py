@@ -5,6 +5,7 @@ pylibfranka's Gripper would hold the interpreter for as long as the fingers move
 
 import errno
 import logging
+import math
 import os
 import select
 import socket
@@ -40,6 +41,8 @@ _MOVE = struct.Struct("<2d")  # width, speed
 _STATE = struct.Struct("<Idd?H")  # message id, width, greatest width, grasped, temperature
 _CONNECT, _HOMING, _GRASPING, _MOVING, _STOP = range(5)
 _SUCCESS = 0
+LONGEST = 4096
+"""Of an answer [bytes]."""
 
 _log = logging.getLogger(__name__)
 
@@ -118,17 +121,21 @@ class Hand:
             while True:
                 packet = self._datagrams.recv(64)
                 if len(packet) == _STATE.size:
-                    _, self.width, _, self.is_grasped, _ = _STATE.unpack(packet)
-                    self.states += 1
-        with suppress(BlockingIOError):
-            try:
-                heard = self._stream.recv(4096)
-            except ConnectionError:
-                heard = b""
+                    self._take(packet)
+        try:
+            heard = self._stream.recv(4096)
+        except BlockingIOError:
+            pass
+        except OSError:  # reset, timed out, no route
+            self.is_gone = True
+        else:
             self.is_gone = not heard
             self._unread += heard
         while len(self._unread) >= _HEADER.size + _STATUS.size:
             _, number, size = _HEADER.unpack_from(self._unread)
+            if not _HEADER.size + _STATUS.size <= size <= LONGEST:  # no hand that this knows
+                self.is_gone = True
+                return
             if len(self._unread) < size:
                 return
             (status,) = _STATUS.unpack_from(self._unread, _HEADER.size)
@@ -137,6 +144,12 @@ class Hand:
                 self._running = None
                 if status != _SUCCESS:
                     _log.warning("the hand did not get to %.3f m (status %d)", self.target, status)
+
+    def _take(self, packet: bytes) -> None:
+        _, width, _, is_grasped, _ = _STATE.unpack(packet)
+        if math.isfinite(width):
+            self.width, self.is_grasped = width, is_grasped
+            self.states += 1
 
     def greeting(self) -> Iterator[None]:
         """Goes on, whenever it is resumed, until the hand is connected and its opening known.

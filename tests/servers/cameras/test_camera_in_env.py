@@ -7,14 +7,12 @@ import threading
 import time
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 from seen import RATE_HZ, await_fault, film, free_port, processes, serving, watching
-from serl_envs.env import RobotEnv
 from serl_envs.remote_arm import RemoteArm
-from serl_envs.remote_cameras import RemoteCameras
 from serl_envs.remote_scene import RemoteScene
-from serl_envs.remote_twin import RemoteTwin
 from serl_envs.robot import RobotFault
 from serl_envs.twins.fci.command_line import make_task
 from serl_envs.twins.rendering import Painter
@@ -51,11 +49,7 @@ def rig(tmp_path_factory):
 
 
 def make_env(rig):
-    """As a task is made on a rig."""
-    task = make_task(TASK)
-    robot = RemoteTwin(RemoteScene(task, TASK, rig.scene), rig.server)
-    robot.cameras = RemoteCameras.of_rig(rig)
-    return RobotEnv(robot, task, cameras=("front", "wrist"))
+    return gymnasium.make(TASK, rig=rig, cameras=("front", "wrist")).unwrapped
 
 
 def await_sight(rig):
