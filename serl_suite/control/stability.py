@@ -1,7 +1,12 @@
 """What the tick's rate allows: stiffness and damping above it shake the arm instead of holding it.
 
-A mode of w [rad/s] and damping ratio zeta loses the share g = 2 zeta w dt + (w dt)^2 of its velocity in a tick. Acting
-with a delay of one tick, v_{k+1} = v_k - g v_{k-1} is stable up to g = 1.
+For a mode of w [rad/s] and damping ratio zeta whose torque acts a tick late,
+
+    v_{k+1} = v_k - dt (w^2 x_{k-1} + 2 zeta w v_{k-1}),  x_{k+1} = x_k + dt v_{k+1},
+
+the characteristic polynomial is z^3 - 2 z^2 + (1 + s + d) z - d, s = (w dt)^2, d = 2 zeta w dt. By Jury's criterion it is
+stable where s < d (1 - d), that is where g = w dt (2 zeta + 1 / (2 zeta)) < 1. A delay takes from the damping, and a low
+ratio has little to lose.
 """
 
 import math
@@ -20,9 +25,11 @@ LOOP_GAIN_MAX = 0.5
 
 @compiled
 def mode_gain(rate_squared: float, ratio: float, dt_s: float) -> float:
-    """g of a mode, from w^2 [1/s^2]."""
+    """g of a mode, from w^2 [1/s^2]; inf for a spring without damping."""
     turned = math.sqrt(max(rate_squared, 0.0)) * dt_s
-    return 2.0 * ratio * turned + turned * turned
+    if turned == 0.0:
+        return 0.0
+    return turned * (2.0 * ratio + 0.5 / ratio) if ratio > 0.0 else math.inf
 
 
 def loop_gain(
