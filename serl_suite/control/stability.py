@@ -4,9 +4,9 @@ For a mode of w [rad/s] and damping ratio zeta whose torque acts a tick late,
 
     v_{k+1} = v_k - dt (w^2 x_{k-1} + 2 zeta w v_{k-1}),  x_{k+1} = x_k + dt v_{k+1},
 
-the characteristic polynomial is z^3 - 2 z^2 + (1 + s + d) z - d, s = (w dt)^2, d = 2 zeta w dt. By Jury's criterion it is
-stable where s < d (1 - d), that is where g = w dt (2 zeta + 1 / (2 zeta)) < 1. A delay takes from the damping, and a low
-ratio has little to lose.
+the characteristic polynomial is z^3 - 2 z^2 + (1 + s + d) z - d with s = (w dt)^2 and d = 2 zeta w dt. By Jury's
+criterion it is stable where s < d (1 - d), that is where g = w dt (2 zeta + 1 / (2 zeta)) < 1. A delay takes from the
+damping, and a low ratio has little to lose.
 """
 
 import math
