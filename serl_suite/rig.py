@@ -31,7 +31,7 @@ TWIN_SIDE = 640
 
 Three = tuple[float, float, float]
 Six = tuple[float, float, float, float, float, float]
-Positive = Annotated[float, msgspec.Meta(gt=0)]
+Positive = Annotated[float, msgspec.Meta(gt=0, le=1e6)]
 
 
 class BadRig(SerlError, ValueError):

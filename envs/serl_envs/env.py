@@ -64,7 +64,7 @@ class RobotEnv(gymnasium.Env[dict[str, npt.NDArray[Any]], npt.NDArray[np.float32
     RGB image for each camera.
 
     Reward 1.0 on the step that succeeds, else 0.0; `terminated` on success, `truncated` at the task's limit or when the
-    robot has stopped with a fault, which `info["fault"]` then names.
+    robot has stopped with a fault, which `info["fault"]` then names; `info["stale"]` where pictures are not of then.
 
     Args:
         robot: What moves. Owned: `close` stops it.
@@ -152,6 +152,8 @@ class RobotEnv(gymnasium.Env[dict[str, npt.NDArray[Any]], npt.NDArray[np.float32
         info: dict[str, Any] = {"is_success": success}
         if self._state.fault is not None:
             info["fault"] = self._state.fault
+        if self._state.is_blind:
+            info["stale"] = True
         return self._observation(), float(success), success, truncated, info
 
     def make_expert(self, noise: float = 0.0, seed: int = 0) -> ScriptedExpert:

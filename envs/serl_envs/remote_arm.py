@@ -65,7 +65,8 @@ class RemoteArm(RemoteRobot):
         self.cameras.look()
         if self.cameras.fault is not None and before is None:
             self._client.release()
-        return state._replace(fault=state.fault or self.cameras.fault)
+        blind = self.cameras.fault is not None
+        return state._replace(fault=state.fault or self.cameras.fault, is_blind=blind)
 
     def command(self, setpoint: Setpoint, period_s: float) -> None:
         """As `RemoteRobot`.

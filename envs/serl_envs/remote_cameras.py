@@ -10,6 +10,7 @@ from serl_envs.robot import RobotFault
 from serl_suite.rig import Rig
 from serl_suite.wire.camera_client import CameraClient, CamerasUnreachable
 from serl_suite.wire.keys import ClientKeys, client_keys
+from serl_suite.wire.messages import WireError
 
 __all__ = ["RemoteCameras"]
 
@@ -68,10 +69,16 @@ class RemoteCameras:
         return {} if self._client is None else {name: self._client.age_s(name) for name in self._watched}
 
     def look(self) -> None:
-        """Takes over the newest pictures, unless a fault is latched; takes 20 ms at most."""
+        """Takes over the newest pictures, unless a fault is latched; takes 20 ms at most, 250 ms after a long pause."""
         if self._client is None or self.fault is not None:
             return
-        self._client.look()
+        try:
+            self._client.look()
+        except WireError as error:
+            self.fault = "camera_server_nonsense"
+            self.detail = f"what answers at {self._address} is no camera server of this version: {error}"
+            _log.warning("%s", self.detail)
+            return
         self._judge(self._client)
 
     def picture(self, name: str, size: int) -> npt.NDArray[np.uint8]:
@@ -86,7 +93,8 @@ class RemoteCameras:
             self._client = self._connect()
         if name not in self._watched:
             self._watched.append(name)
-            self.restore()
+            if self.fault is None:
+                self.restore()
         pixels = self._client.picture(name)
         side = len(pixels)
         if side < size:

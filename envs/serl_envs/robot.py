@@ -39,6 +39,8 @@ class RobotState(NamedTuple):
     """The opening last commanded [m]."""
     fault: str | None = None
     """The latched fault's name."""
+    is_blind: bool = False
+    """A camera's picture is not of now, and nothing is to be learned from it."""
 
 
 class Setpoint(NamedTuple):

@@ -228,6 +228,9 @@ class Actor:
             self._take_policy(stop)
             action = self._act(observation)
             observation, reward, terminated, truncated, success = self._environment.step(action)
+            if self._environment.is_stale:
+                log.warning("a camera has failed: this step is left out, and ends the episode")
+                break
             index, episode_return, done = index + 1, episode_return + reward, terminated or truncated
             self._put(
                 index,

@@ -83,6 +83,10 @@ def _record_one(
     while not steps[-1].ends_episode:
         action = expert.act(observation)
         observation, reward, terminated, truncated, success = environment.step(action)
+        if environment.is_stale:
+            raise EnvironmentFailure(
+                "a camera has failed; mend it, and record on: the episodes so far are kept"
+            )
         index = len(steps)
         steps.append(
             Step(

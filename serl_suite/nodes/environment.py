@@ -91,6 +91,8 @@ class Environment:
         """From the agent's [-1, 1] to the action space and back."""
         self.truth: bool | None = None
         """Whether the environment itself sees a success in the newest observation; None: it does not tell."""
+        self.is_stale = False
+        """Whether a camera has failed: the newest observation ends the episode, and is not to be learned from."""
         self._steps = 0
 
     @classmethod
@@ -146,6 +148,9 @@ class Environment:
         observation, reward, terminated, truncated, info = self.env.step(shaped)
         self.truth = _flag(info.get("is_success", info.get("success")))
         wrapped, self._steps = self._stack.add(observation), self._steps + 1
+        self.is_stale = bool(info.get("stale", False))
+        if self.is_stale:
+            return wrapped, 0.0, False, True, None
         if self._judge is None:
             return wrapped, float(reward), bool(terminated), bool(truncated), self.truth
         verdict = self._judge.judge(wrapped, self.truth)

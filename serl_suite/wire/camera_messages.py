@@ -47,6 +47,7 @@ LENGTH_BYTES = 4
 
 Pixels = npt.NDArray[np.uint8]
 Side = Annotated[int, msgspec.Meta(ge=0, le=4096)]
+Duration = Annotated[float, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 Message = TypeVar("Message", bound=msgspec.Struct)
 
@@ -94,7 +95,7 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     stamp: Stamp
     size: Side
     """Side of the square picture [pixels]; 0: there has been none."""
-    age_s: float
+    age_s: Duration
     """Of the picture when this was sent."""
     fault: str
     """Empty: none. Such as unplugged, stalled, frozen, black."""
@@ -107,9 +108,9 @@ class Sights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     number: int
     sights: tuple[Sight, ...]
-    skew_s: float
+    skew_s: Duration
     """Between the first and the last arrival among the pictures of cameras without a fault."""
-    waited_s: float = 0.0
+    waited_s: Duration = 0.0
     """How long the server had the request, where that asked it to wait."""
 
 
@@ -158,7 +159,9 @@ def decode_answer(frames: Sequence[bytes | memoryview]) -> tuple[Sights, list[Pi
     sights = _decode(_answers, bytes(header))
     if len(rest) != len(sights.sights):
         raise WireError(f"{len(rest)} pictures instead of {len(sights.sights)}")
-    if not all(map(math.isfinite, [sights.waited_s, *(sight.age_s for sight in sights.sights)])):
+    if not all(
+        map(math.isfinite, [sights.waited_s, sights.skew_s, *(sight.age_s for sight in sights.sights)])
+    ):
         raise WireError("a time that is not finite")
     pairs = zip(sights.sights, rest, strict=True)
     return sights, [pixels_of(frame, sight.size) for sight, frame in pairs]

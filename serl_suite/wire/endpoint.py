@@ -67,9 +67,15 @@ def is_loopback(address: str) -> bool:
 
 
 def bind_router(
-    context: "zmq.Context[zmq.Socket[bytes]]", address: str, keys: ServerKeys | None, max_message_bytes: int
+    context: "zmq.Context[zmq.Socket[bytes]]",
+    address: str,
+    keys: ServerKeys | None,
+    max_message_bytes: int,
+    *,
+    queued: int = 1000,
 ) -> tuple["zmq.Socket[bytes]", ThreadAuthenticator | None]:
-    """The learner's socket, and the thread that checks keys where there are any.
+    """A server's socket, and the thread that checks keys where there are any. Of messages that a client does not read,
+    `queued` are kept.
 
     Raises:
         AddressError: the address is no address, or open to other machines without keys.
@@ -82,7 +88,7 @@ def bind_router(
         )
     socket = context.socket(zmq.ROUTER)
     socket.set(zmq.ROUTER_MANDATORY, 1)
-    _limit(socket, max_message_bytes, receive=16, send=1000)
+    _limit(socket, max_message_bytes, receive=16, send=queued)
     authenticator = None
     if keys is not None:
         allowed = keys.clients

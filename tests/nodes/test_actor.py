@@ -25,10 +25,12 @@ from serl_suite.wire.spool import SpoolError
 AGENT = RLPDConfig(num_critics=2, hidden=(16,), batch_size=16)
 BLOCK = 5
 NOWHERE = "tcp://127.0.0.1:9"
+WHATS = ("nothing", "observation", "reward", "camera")
 
 
 class Diverging(gymnasium.Env):
-    """Its observation, reward or both turn into NaN at the third step; its actions reach from -2 to 6."""
+    """Its observation or its reward turns into NaN at the third step, or a camera fails then; its actions reach from -2
+    to 6."""
 
     metadata = {"render_modes": [], "render_fps": 50}  # noqa: RUF012
 
@@ -46,7 +48,14 @@ class Diverging(gymnasium.Env):
         self._steps += 1
         bad = np.nan if self._steps == 3 else 0.0
         observation = np.full(2, bad if self._what == "observation" else 0.0, np.float32)
-        return observation, bad if self._what == "reward" else 0.0, False, self._steps == 10, {}
+        blind = self._what == "camera" and self._steps == 3
+        return (
+            observation,
+            bad if self._what == "reward" else 0.0,
+            False,
+            blind or self._steps == 10,
+            {"fault": "camera_wrist_stalled", "stale": True} if blind else {},
+        )
 
 
 class LearnerEnd:
@@ -92,8 +101,8 @@ class LearnerEnd:
 
 @pytest.fixture
 def diverging_tasks(toy_tasks):
-    names = [f"Diverging{what.title()}-v0" for what in ("nothing", "observation", "reward")]
-    for name, what in zip(names, ("nothing", "observation", "reward"), strict=True):
+    names = [f"Diverging{what.title()}-v0" for what in WHATS]
+    for name, what in zip(names, WHATS, strict=True):
         gymnasium.register(name, entry_point=Diverging, kwargs={"what": what}, disable_env_checker=True)
     yield
     for name in names:
@@ -184,6 +193,20 @@ def test_lockstep_acts_on_each_block_with_the_policy_that_learnt_from_the_one_be
     thread.join(20)
     versions = [step.policy_version for step in end.steps if step.index > 0]
     assert versions[: 7 * BLOCK] == [max(0, k // BLOCK - 1) for k in range(7 * BLOCK)]
+
+
+def test_a_step_in_which_a_camera_failed_is_left_out_and_ends_the_episode(make_end, start):
+    end = make_end("DivergingCamera-v0")
+    end.ingest.publish(0, end.arrays)
+    _, stop, _, thread = start(end.ingest.address, "DivergingCamera-v0")
+    end.take(2 * BLOCK)
+    stop.set()
+    thread.join(20)
+    assert [(step.episode, step.index) for step in end.steps[:9]] == [
+        (e, i) for e in range(3) for i in range(3)
+    ]
+    assert [step.seq for step in end.steps] == list(range(len(end.steps)))
+    assert not any(step.ends_episode for step in end.steps)
 
 
 def test_real_time_keeps_its_rate_and_takes_the_newest_policy_mid_episode(make_end, start):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import deque
+from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
@@ -27,7 +28,9 @@ camera of metal takes some seconds."""
 RESTART_S = 1.0
 KEPT = 8
 """Pictures, to find those of several cameras that belong together."""
-END_S = 2.0
+END_S, KILLED_S = 2.0, 0.2
+"""How long a process has after it was asked to end, and killed. One that waits in the kernel for a dead device ends
+later; nobody waits with it."""
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +55,8 @@ class Channel:
         self.camera, self._scene = camera, scene
         self.shots: deque[Shot] = deque(maxlen=KEPT)
         """The newest last."""
+        self._base = 0
+        """What a process's own count, which begins anew with each, is added to."""
         self._fault, self._detail = "starting", "it is being opened"
         self._logged = ""
         self._start()
@@ -81,7 +86,8 @@ class Channel:
                 if report.stamp is None:
                     self._fault, self._detail = report.fault, report.detail
                     continue
-                self.shots.append(Shot(report.stamp, report.size, pixels))
+                stamp = msgspec.structs.replace(report.stamp, sequence=self._base + report.stamp.sequence)
+                self.shots.append(Shot(stamp, report.size, pixels))
                 self._fault = self._detail = ""
                 new = True
         except WireError as error:
@@ -130,8 +136,7 @@ class Channel:
         try:
             self._process.wait(END_S)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self._kill()
 
     @staticmethod
     def _age_s(shot: Shot) -> float:
@@ -149,13 +154,18 @@ class Channel:
                 env=os.environ | {"OMP_NUM_THREADS": "1"},
             )  # fmt: skip
         self._link = ReportLink(ours)
+        self._base = self.shots[-1].stamp.sequence if self.shots else 0
         self._ended_at: float | None = None
         self._heard_at = time.monotonic() + START_S - HUNG_S
 
     def _restart(self, fault: str, detail: str) -> None:
         """A moment later: a process that can't begin is not started all the time."""
         self._fault, self._detail = fault, detail
-        self._process.kill()
-        self._process.wait()
+        self._kill()
         self._link.close()
         self._ended_at = time.monotonic()
+
+    def _kill(self) -> None:
+        self._process.kill()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(KILLED_S)

@@ -154,7 +154,8 @@ def _record(arguments: Sequence[str]) -> int:
 
 def _calibrate(arguments: Sequence[str]) -> int:
     options = _parse(_Calibrate, "calibrate", CALIBRATE, arguments)
-    camera = _named(read_rig(options.rig), options.camera)
+    rig = read_rig(options.rig)
+    camera = _named(rig, options.camera)
     stop = stop_on_signals()
     from serl_servers.cameras.boards import Board, calibrate, pictures_in
     from serl_servers.cameras.calibration import write_calibration
@@ -164,7 +165,7 @@ def _calibrate(arguments: Sequence[str]) -> int:
     if options.images is not None:
         pictures, apart_px = pictures_in(options.images), 0.0
     else:
-        pictures, apart_px = frames_of(camera, stop.is_set), 0.05 * camera.width
+        pictures, apart_px = frames_of(camera, stop.is_set, rig.scene or ""), 0.05 * camera.width
     views = different_views(board, pictures, (camera.width, camera.height), apart_px, options.views)
     calibration = calibrate(camera.serial, (camera.width, camera.height), views)
     write_calibration(options.out, calibration)

@@ -16,6 +16,9 @@ __all__ = ["OpenCVCamera", "find_v4l2"]
 DEVICES = Path("/dev/v4l/by-id")
 MANUAL, AUTOMATIC = 1.0, 3.0
 """V4L2_EXPOSURE_MANUAL and V4L2_EXPOSURE_APERTURE_PRIORITY, which is the automatic one of USB cameras."""
+WAITED_NS = 10**10
+"""A frame may have waited for so long in the kernel, whose stamp is in CLOCK_MONOTONIC, as ours; another clock's is
+further off."""
 SETTLE_S = 1.5
 """Automatic exposure and white balance have found their values by then."""
 
@@ -80,6 +83,8 @@ class OpenCVCamera:
         self._number += 1
         pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
         device_s = float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) * 1e-3
+        if not self._is_file and 0 <= arrived_ns - round(device_s * 1e9) < WAITED_NS:
+            arrived_ns = round(device_s * 1e9)
         return Frame(np.asarray(pixels, np.uint8), self._number, device_s, arrived_ns)
 
     def close(self) -> None:

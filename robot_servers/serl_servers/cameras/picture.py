@@ -1,6 +1,8 @@
 """From a camera's frames to pictures: the lens straightened, the square cut out, its size changed; and whether there is
 anything new to see in them."""
 
+from collections import deque
+
 import cv2
 import numpy as np
 
@@ -15,6 +17,8 @@ DARK_LEVEL = 16
 """Of 255: what a sensor makes of no light stays below."""
 LIT_SHARE = 0.01
 """Of a picture's values that are above it, where there is any light."""
+RING = 4
+"""A driver that hangs may hand out its few buffers again and again."""
 
 
 class Shaper:
@@ -65,7 +69,7 @@ class Eyesight:
     """Tells a new view from none. A sensor has noise, so two frames that are the same to the last bit are one frame."""
 
     def __init__(self) -> None:
-        self._last = b""
+        self._last: deque[bytes] = deque(maxlen=RING)
 
     def objection(self, frame: Pixels, picture: Pixels) -> tuple[str, str] | None:
         """Returns why this shows nothing new, fault and remedy; None: it does.
@@ -74,13 +78,15 @@ class Eyesight:
             frame: As it came.
             picture: Made of it.
         """
-        before, self._last = self._last, frame.tobytes()
+        content = frame.tobytes()
+        seen_before = content in self._last
+        self._last.append(content)
         if np.count_nonzero(picture > DARK_LEVEL) < LIT_SHARE * picture.size:
             return (
                 "black",
                 "its pictures are black; take the cap off, switch the light on, or raise exposure_ms in the rig",
             )
-        if before == self._last:
+        if seen_before:
             return (
                 "frozen",
                 "it sends the same picture again and again; it is opened anew, else plug it in anew, or another cable",

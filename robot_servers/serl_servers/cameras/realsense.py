@@ -39,10 +39,15 @@ def find_realsense() -> Iterator[Found]:
     """Yields the RealSense cameras that are plugged in.
 
     Raises:
-        CameraFault: There is no pyrealsense2.
+        CameraFault: There is no pyrealsense2, or it may not look for them.
     """
     rs = load_library()
-    for device in rs.context().query_devices():
+    try:
+        devices = list(rs.context().query_devices())
+    except RuntimeError as error:
+        text = f"RealSense cameras cannot be listed ({error}); install the udev rules (hardware/udev)"
+        raise CameraFault("missing", text) from error
+    for device in devices:
         info = {
             name: device.get_info(kind)
             for name, kind in (

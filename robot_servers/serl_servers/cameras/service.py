@@ -27,6 +27,8 @@ from serl_suite.wire.messages import WireError
 __all__ = ["CameraService"]
 
 LOOKED_AFTER_S = 0.1
+QUEUED = 2
+"""Answers to a client that does not read; each may hold megabytes."""
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +69,7 @@ class CameraService:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         try:
             self._router, self._authenticator = bind_router(
-                self._context, rig.camera_server, keys, MAX_MESSAGE_BYTES
+                self._context, rig.camera_server, keys, MAX_MESSAGE_BYTES, queued=QUEUED
             )
         except PortInUse as error:
             self._context.term()

@@ -80,7 +80,7 @@ class TwinCamera:
             for report, pixels in self._link.receive():
                 if report.stamp is None:
                     raise CameraFault(report.fault, report.detail)
-                newest = Frame(pixels, report.stamp.sequence, report.stamp.device_s, time.monotonic_ns())
+                newest = Frame(pixels, report.stamp.sequence, report.stamp.device_s, report.stamp.host_ns)
         except WireError as error:
             text = f"the process that draws the twin has ended ({error}); its output says why"
             raise CameraFault("unplugged", text) from error

@@ -103,9 +103,11 @@ def test_a_dead_or_hanging_process_is_one_cameras_matter(tmp_path, long_film):
         for name in ("front", "wrist"):
             await_fault(client, name, "")
         pids = processes(long_film)
+        first = client.sight("wrist").stamp.sequence
         os.kill(pids["wrist"], signal.SIGKILL)
         assert "another is started" in await_fault(client, "wrist", "died")
         await_fault(client, "wrist", "")
+        assert client.sight("wrist").stamp.sequence > first, "nobody waits for a number that was there before"
         again = processes(long_film)
         assert again["front"] == pids["front"]
         assert again["wrist"] != pids["wrist"]
