@@ -213,8 +213,6 @@ class Learner:
         self._catching_up = self._lockstep and self._backlog.transitions >= self.config.actor.block_steps
         if not self._catching_up:
             self._ingest.publish(self.counters.version, training.agent.policy_state())
-        for tensors in (training.agent.policy_tensors(), training.agent.state_tensors()):
-            Snapshot(tensors).tensors()  # so that later ones find their memory
         return training
 
     def _make_training(self, spec: EnvSpec) -> Training:

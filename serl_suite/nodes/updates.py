@@ -8,6 +8,7 @@ from torch import Tensor
 
 from serl_suite.agents.block_inputs import each
 from serl_suite.agents.rlpd import RLPD
+from serl_suite.agents.snapshot import Snapshot
 from serl_suite.agents.update_graph import UpdateGraph
 from serl_suite.nodes.experience import Experience
 
@@ -69,6 +70,8 @@ class Updates:
             sources = [(replay, n) for replay, n in zip(replays, split, strict=True) if n]
             self._graph, self._split = UpdateGraph(self._agent, sources, self.next), split
             _be_undisturbed()
+            for tensors in (self._agent.policy_tensors(), self._agent.state_tensors()):
+                Snapshot(tensors).tensors()  # later ones find their memory: to reserve it takes 50 ms
         return self._graph
 
 
