@@ -69,6 +69,8 @@ class Hand:
         self._number = 0
         self._running: int | None = None
         self._unread = b""
+        self._sender = ""
+        """Address that states are taken from."""
         self._datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._stream = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         for end in (self._datagrams, self._stream):
@@ -119,8 +121,8 @@ class Hand:
         """Takes in what the hand has said."""
         with suppress(BlockingIOError):
             while True:
-                packet = self._datagrams.recv(64)
-                if len(packet) == _STATE.size:
+                packet, (sender, _) = self._datagrams.recvfrom(64)
+                if sender == self._sender and len(packet) == _STATE.size:
                     self._take(packet)
         try:
             heard = self._stream.recv(4096)
@@ -186,6 +188,7 @@ class Hand:
         if pending:
             raise OSError(pending, os.strerror(pending))
         self._stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._sender = self._stream.getpeername()[0]
         self._datagrams.bind((self._stream.getsockname()[0], 0))
 
     def _greeting(self) -> Iterator[None]:

@@ -12,6 +12,7 @@ from rig import plugged, running, wait_until
 pytest.importorskip("pylibfranka")
 
 from kills import observing
+from serl_servers.franka import hand as wire
 from serl_servers.franka.driver import DriverError
 from serl_servers.franka.hand import Hand
 
@@ -60,6 +61,31 @@ def test_no_hand_is_named():
     assert f"no hand at {NOBODY}:1338" in said
     assert "refused" in said
     assert longest < TURN_S
+
+
+def test_states_are_taken_from_the_hand_alone():
+    with socket.create_server((DEAF, 1338)) as listener, contextlib.ExitStack() as stack:
+        ours, strangers = (stack.enter_context(socket.socket(type=socket.SOCK_DGRAM)) for _ in range(2))
+        ours.bind((DEAF, 0))
+        strangers.bind(("127.0.7.24", 0))
+        hand = Hand(DEAF, 30.0)
+        greeting = hand.greeting()
+        next(greeting)
+        stream = stack.enter_context(listener.accept()[0])
+        next(greeting)
+        size = stream.recv(64, socket.MSG_DONTWAIT)
+        _, port = wire._VERSION_AND_PORT.unpack_from(size, wire._HEADER.size)
+        client = (stream.getpeername()[0], port)
+        reply = wire._VERSION_AND_PORT.pack(0, wire.VERSION)
+        stream.sendall(wire._HEADER.pack(0, 1, wire._HEADER.size + len(reply)) + reply)
+        strangers.sendto(wire._STATE.pack(1, 0.01, 0.08, True, 20), client)
+        ours.sendto(wire._STATE.pack(1, 0.05, 0.08, False, 20), client)
+        for _ in greeting:
+            time.sleep(0.005)
+        strangers.sendto(wire._STATE.pack(2, 0.01, 0.08, True, 20), client)
+        hand.look()
+        assert (hand.width, hand.is_grasped, hand.states) == (pytest.approx(0.05), False, 1)
+        hand.close()
 
 
 def test_the_states_go_on_while_a_lost_hand_is_looked_for(tmp_path):
