@@ -12,7 +12,7 @@ from serl_suite.cli.commands import Commands, run_command
 from serl_suite.cli.stopping import stop_on_signals
 from serl_suite.cli.typed import as_typed
 from serl_suite.errors import SerlError
-from serl_suite.rewards.config import ClassifierConfig
+from serl_suite.rewards.config import BadClassifier, ClassifierConfig
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -172,6 +172,8 @@ def _train(arguments: Sequence[str]) -> int:
     data = (chosen.data, *chosen.more)
     beside = chosen.data if chosen.data.is_dir() else chosen.data.parent
     path = chosen.out or beside / MODEL_NAME
+    if path.exists():
+        raise BadClassifier(f"{path} exists, and a run may judge by it; give another --out, or remove it")
     stop = stop_on_signals()
     from serl_suite.cli.main import EXIT_INTERRUPTED
     from serl_suite.networks.host import check_device, tune_host

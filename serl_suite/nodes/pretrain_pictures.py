@@ -186,8 +186,10 @@ def _episode(environment: Environment, rng: np.random.Generator, seed: int) -> I
 
 def _pairs(spec: EnvSpec, before: Observation, after: Observation, action: Vector) -> Iterator[Pair]:
     """Through every eye, with the change of `POSE`, or of all of the state where it is not observed; without a state,
-    with the action."""
+    with the action. Not through a frame stack's older pictures: they are the eye's own of another step."""
     keys = (POSE,) if POSE in spec.observation else spec.state_keys
     motion = np.concatenate([(after[key] - before[key]).ravel() for key in keys]) if keys else action
     for key in spec.image_keys:
+        if key.rpartition("-")[0] in spec.image_keys:
+            continue
         yield Pair(f"{spec.task} {key}", before[key], after[key], motion.astype(np.float32))

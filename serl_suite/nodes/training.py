@@ -58,14 +58,24 @@ class Training:
         self.updates = Updates(self.agent, self.experience)
 
     def demonstrate(self, session_id: str, step: Step) -> None:
-        """One more step of a demonstration."""
+        """One more step of a demonstration.
+
+        Raises:
+            DeviceFull: As `update`.
+        """
         self.updates.settle()
-        self.experience.demonstrate(session_id, step)
+        with out_of_memory_explained(self._device):
+            self.experience.demonstrate(session_id, step)
 
     def insert(self, session_id: str, step: Step) -> None:
-        """One more step of an actor."""
+        """One more step of an actor.
+
+        Raises:
+            DeviceFull: As `update`.
+        """
         self.updates.settle()
-        self.experience.insert(session_id, step)
+        with out_of_memory_explained(self._device):
+            self.experience.insert(session_id, step)
 
     def fit_normaliser(self) -> None:
         """Sets the state statistics: from demonstrations, where there are any."""

@@ -7,6 +7,7 @@ between places that it saw; a weight for each cell of the maps would know nothin
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 import numpy as np
@@ -92,19 +93,25 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     task: str
     """That it was trained on."""
     cameras: tuple[str, ...]
-    side: int
+    side: Annotated[int, msgspec.Meta(ge=1, le=4096)]
     """Of the square pictures [pixels]."""
     classes: tuple[str, ...]
     success: str
     config: ClassifierConfig
     log_prior: tuple[float, ...]
     """Of the classes in the training frames."""
-    temperature: float
-    threshold: float
+    temperature: Annotated[float, msgspec.Meta(gt=0, le=1e3)]
+    threshold: Annotated[float, msgspec.Meta(ge=0, le=1)]
     """A frame at or above it is taken for a success."""
     data: tuple[str, ...]
     """Where the episodes lay."""
     parts: Parts
+
+    def __post_init__(self) -> None:
+        if self.success not in self.classes or len(self.log_prior) != len(self.classes):
+            raise ValueError(
+                f"success {self.success!r} and {len(self.log_prior)} priors of classes {self.classes}"
+            )
 
 
 class RewardModel:

@@ -96,8 +96,18 @@ def _outcome(model: RewardModel, clip: Clip, probability: Array, success: int) -
     """As `SuccessReward` would judge the episode, which ends where a success is declared."""
     seen = (probability >= model.card.threshold) & model.gate.holds_all(clip.states, len(probability))
     hold = model.card.config.hold
-    rows = np.convolve(seen, np.ones(hold, np.int64))[: len(seen)]
-    declared = int(np.argmax(rows == hold)) if (rows == hold).any() else None
+    declared = _first_run(seen, clip.places, hold)
     truth = clip.labels == success
     happened = int(np.argmax(truth)) if truth.any() else None
     return Outcome(clip.name, declared, happened, declared is not None and not truth[declared])
+
+
+def _first_run(seen: npt.NDArray[np.bool_], places: npt.NDArray[np.int64], hold: int) -> int | None:
+    """The frame with which so many neighbours in a row were seen as a success; frames that are left out part a row."""
+    row = 0
+    for frame, success in enumerate(seen):
+        follows = frame > 0 and places[frame] == places[frame - 1] + 1
+        row = (row if follows else 0) + 1 if success else 0
+        if row == hold:
+            return frame
+    return None

@@ -60,8 +60,9 @@ class SuccessReward:
         card = self.model.card
         pictures = {camera: observation[camera][None] for camera in card.cameras}
         probability = float(self.model.success_probability(pictures)[0])
-        seen = probability >= card.threshold and self.model.gate.holds(observation)
-        if self._kept is not None and truth is not None and seen != truth:
+        passes = probability >= card.threshold
+        seen = passes and self.model.gate.holds(observation)
+        if self._kept is not None and truth is not None and passes != truth:
             self._kept.keep(observation, truth, self._frames / self._rate_hz)
         self._frames += 1
         self._row = self._row + 1 if seen else 0

@@ -123,7 +123,11 @@ class Training:
         return (losses * self._balance[labels]).mean(), logits
 
     def finish(self) -> RewardModel:
-        """The classifier, with temperature and threshold from the calibration episodes."""
+        """The classifier, with temperature and threshold from the calibration episodes.
+
+        Raises:
+            BadClassifier: No threshold keeps to the false-positive rate.
+        """
         part = self.frames.only(self.parts.calibration)
         plain = RewardModel(self.network, self._card)
         logits = np.concatenate([plain.logits(clip.pictures) for clip in part.clips])
@@ -133,4 +137,9 @@ class Training:
         threshold = choose_threshold(
             model.judge_frames(part)[:, success], part.succeeded, self.config.target_fpr
         )
+        if threshold > 1.0:
+            raise BadClassifier(
+                f"more than {100 * self.config.target_fpr:g} % of the failures look like certain successes, so no "
+                "threshold will do; record more failures of that kind, or give a larger --target-fpr"
+            )
         return RewardModel(self.network, msgspec.structs.replace(model.card, threshold=threshold))

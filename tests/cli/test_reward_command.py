@@ -140,8 +140,17 @@ def test_shift_looks_again_under_other_light(model, data, tmp_path, capsys):
     assert (tmp_path / "shift.png").stat().st_size > 10_000
 
 
-def test_a_gate_on_what_is_not_there(data, capsys):
-    assert serl("train", data, *QUICK, "--gate", "tcp_pose[2] > 0") == 1
+def test_a_classifier_that_is_there_is_not_overwritten(model, data, capsys):
+    before = model.read_bytes()
+    assert serl("train", data, *QUICK, "--out", model) == 1
+    assert f"{model} exists" in capsys.readouterr().err
+    assert model.read_bytes() == before
+
+
+def test_a_gate_on_what_is_not_there(data, tmp_path, capsys):
+    assert (
+        serl("train", data, *QUICK, "--gate", "tcp_pose[2] > 0", "--out", tmp_path / "other.safetensors") == 1
+    )
     assert "does not observe; it observes x[0..0]" in capsys.readouterr().err
 
 

@@ -97,6 +97,12 @@ def test_without_a_pose_the_state_or_the_action_tells_of_motion(tmp_path, state,
     assert only.motion.tolist() == motion
 
 
+def test_a_frame_stacks_older_pictures_are_not_another_eyes(tmp_path):
+    write(tmp_path / "a.parquet", [flat(v) for v in (1, 2)], ("wrist", "wrist-1"))
+    (only,) = recorded([tmp_path / "a.parquet"])
+    assert only.eye == "Pick-v0 wrist"
+
+
 def test_places_without_pictures_are_named(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(NoPictures, match=r"no episode .* in .*empty"):

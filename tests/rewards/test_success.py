@@ -12,6 +12,7 @@ from serl_suite.rewards.frames import read_frames
 from serl_suite.rewards.gate import parse_gate
 from serl_suite.rewards.pictures import BadPicture
 from serl_suite.rewards.reward import make_reward
+from serl_suite.rewards.scores import _first_run
 from serl_suite.rewards.success import SuccessReward
 
 
@@ -175,3 +176,11 @@ def test_a_run_judged_again(trained, frames, recorded):
     true = relabelled(episode, trained)
     first = next(s.index for s in episode.steps if s.success)
     assert abs(true.steps[-1].index - first) <= 2
+
+
+@pytest.mark.parametrize(
+    ("seen", "places", "hold", "frame"),
+    [("11", (0, 1), 2, 1), ("11", (0, 2), 2, None), ("1011", (0, 1, 2, 3), 2, 3), ("111", (4, 6, 7), 2, 2)],
+)
+def test_frames_that_are_left_out_part_a_row(seen, places, hold, frame):
+    assert _first_run(np.array([c == "1" for c in seen]), np.array(places), hold) == frame
