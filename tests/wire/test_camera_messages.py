@@ -94,5 +94,5 @@ def test_times_are_finite(field):
         sent = msgspec.structs.replace(sent, sights=(msgspec.structs.replace(sight, age_s=np.inf),))
     else:
         sent = msgspec.structs.replace(sent, waited_s=np.nan)
-    with pytest.raises(WireError, match="not finite|>= 0.0"):
+    with pytest.raises(WireError, match=r"not finite|>= 0\.0"):
         decode_answer([encode(sent), b""])
