@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 import tyro
@@ -21,6 +21,7 @@ DESCRIPTION = """Record demonstrations, one parquet file an episode.
   serl demo record FrankaPickCube-v0 --scripted
   serl demo record FrankaPickCube-v0 --scripted --episodes 50 --noise 0.3 --out demos/pick-noisy
   serl train FrankaPickCube-v0 --demos demos/FrankaPickCube-v0
+  serl demo record FrankaPickCube-v0 --scripted --obs pixels --image-size 64 --out demos/pick-64
 
 Only successful episodes are kept. `serl data inspect FOLDER` shows what was recorded."""
 
@@ -44,6 +45,12 @@ class _Arguments(msgspec.Struct, frozen=True, kw_only=True):
     """Folder for the files, empty or new; demos/TASK by default."""
     cameras: tuple[str, ...] = ()
     """Cameras to observe, for environments made with `cameras=`."""
+    obs: Literal["state", "pixels"] = "state"
+    """pixels: without the task's state, as for `serl train --obs pixels`."""
+    image_size: int | None = None
+    """Side of the pictures [pixels]; None: the environment's own."""
+    frame_stack: int = 1
+    """Pictures of each camera in an observation."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -65,7 +72,10 @@ def _record(chosen: _Arguments, folder: Path) -> int:
     from serl_suite.cli.main import EXIT_INTERRUPTED
     from serl_suite.nodes.environment import Environment
 
-    environment = Environment(chosen.task, cameras=chosen.cameras)
+    environment = Environment(
+        chosen.task, obs=chosen.obs, cameras=chosen.cameras, image_size=chosen.image_size,
+        frame_stack=chosen.frame_stack,
+    )  # fmt: skip
     try:
         finished = record_with_progress(
             environment, folder, episodes=chosen.episodes, noise=chosen.noise, seed=chosen.seed, stop=stop
@@ -73,7 +83,8 @@ def _record(chosen: _Arguments, folder: Path) -> int:
     finally:
         environment.close()
     kept = len(list(folder.glob("*.parquet")))
-    print(f"{kept} demonstrations in {folder}; train on them: serl train {chosen.task} --demos {folder}")  # noqa: T201
+    words = f"--obs pixels --demos {folder}" if chosen.obs == "pixels" else f"--demos {folder}"
+    print(f"{kept} demonstrations in {folder}; train on them: serl train {chosen.task} {words}")  # noqa: T201
     return 0 if finished else EXIT_INTERRUPTED
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from serl_suite.cli.main import main
 from serl_suite.data.episodes import read_dataset
+from serl_suite.nodes.environment import Environment
 
 
 def record(folder, *more, task="Toy-v0"):
@@ -64,3 +65,16 @@ def test_a_misspelt_option_is_usage(toy_tasks, capsys, word):
         main(["demo", "record", "Toy-v0", "--scripted", word, "3"])
     assert end.value.code == 2
     assert word[:6] in capsys.readouterr().err
+
+
+def test_what_is_observed_is_what_a_run_from_pixels_observes(tmp_path, capsys):
+    folder = tmp_path / "demos"
+    words = ["demo", "record", "FrankaReach-v0", "--scripted", "--episodes", "1", "--out", str(folder)]
+    assert main([*words, "--obs", "pixels", "--image-size", "16", "--frame-stack", "2"]) == 0
+    assert "--obs pixels --demos" in capsys.readouterr().out
+    spec = read_dataset(folder)[0].spec
+    assert set(spec.image_keys) == {"front", "front-1", "wrist", "wrist-1"}
+    assert spec.observation["wrist-1"].shape == (16, 16, 3)
+    run = Environment("FrankaReach-v0", obs="pixels", image_size=16, frame_stack=2)
+    assert spec.difference(run.spec) is None
+    run.close()
