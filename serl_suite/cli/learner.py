@@ -2,12 +2,14 @@
 
 import logging
 import os
+import shlex
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from serl_suite.cli.stopping import stop_on_signals
 from serl_suite.cli.typed import as_typed
+from serl_suite.nodes.config import ActorConfig
 
 if TYPE_CHECKING:
     from serl_suite.nodes.group import Group
@@ -76,7 +78,16 @@ def _actor_command(folder: "RunFolder", address: str) -> str:
     if config.learner.keys is None:
         return as_typed(f"serl actor --run {folder.path}")
     port = address.rpartition(":")[2]
-    return (
-        f"serl actor {config.task} --connect tcp://THIS-MACHINE:{port} --keys KEYS "
-        f"--actor.pace {config.actor.pace}"
-    )
+    actor, usual = config.actor, ActorConfig()
+    words = ["serl", "actor", config.task, "--connect", f"tcp://THIS-MACHINE:{port}", "--keys", "KEYS"]
+    words += ["--actor.pace", actor.pace]
+    if actor.cameras:
+        words += ["--actor.cameras", *actor.cameras]
+    for option, value, default in (
+        ("--obs", config.obs, "state"),
+        ("--reward", config.reward, "task"),
+        ("--actor.image-size", actor.image_size, usual.image_size),
+        ("--actor.frame-stack", actor.frame_stack, usual.frame_stack),
+    ):
+        words += [option, str(value)] if value != default else []
+    return shlex.join(words)

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import shlex
 import signal
 import sys
 from contextlib import contextmanager
@@ -11,9 +12,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
 from serl_command import SMALL, start, wait_until
 
 from serl_suite.cli import learner_status
+from serl_suite.cli.actor import _Remote, parse
+from serl_suite.cli.learner import _actor_command
 from serl_suite.cli.main import main
 from serl_suite.nodes import actor as actor_module
+from serl_suite.nodes.config import ActorConfig, LearnerConfig, TrainConfig
 from serl_suite.nodes.metrics import read_metrics
+from serl_suite.nodes.run_folder import RunFolder
 
 TASK = "point_env:Point-v0"
 
@@ -77,3 +82,16 @@ def test_the_learner_says_how_it_goes(make_run, monkeypatch, caplog):
     lines = [record.getMessage() for record in caplog.records]
     assert lines[0] == "waiting for an actor"
     assert f"step 9000 of {folder.config.max_steps}, 720 updates, success 85 %, 12 updates owed" in lines
+
+
+def test_the_actors_command_says_what_another_machine_cannot_know(tmp_path):
+    actor = ActorConfig(pace="realtime", cameras=("front", "wrist"), image_size=64, frame_stack=2)
+    config = TrainConfig(
+        task="FrankaPickCube-v0", obs="pixels", reward="key", actor=actor, learner=LearnerConfig(keys="keys")
+    )
+    folder = RunFolder.create(tmp_path / "run", config)
+    words = shlex.split(_actor_command(folder, "tcp://0.0.0.0:5555"))
+    replaced = {"tcp://THIS-MACHINE:5555": "tcp://10.0.0.1:5555", "KEYS": str(tmp_path)}
+    chosen = parse(_Remote, [replaced.get(word, word) for word in words[2:]])
+    assert (chosen.task, chosen.obs, chosen.reward) == (config.task, config.obs, config.reward)
+    assert chosen.actor == actor
