@@ -145,6 +145,12 @@ class CompliantEnv(RobotEnv):
     def step(
         self, action: npt.NDArray[np.float32]
     ) -> tuple[dict[str, npt.NDArray[Any]], float, bool, bool, dict[str, Any]]:
+        """As `RobotEnv`; `info` has the cost (1: the energy constraint is violated), the work [J], and the action
+        that the arm executed.
+
+        Raises:
+            InvalidAction, RobotFault: As there.
+        """
         before = self._state
         self.robot.start_tally()
         observation, reward, terminated, truncated, info = super().step(action)

@@ -64,6 +64,7 @@ class _Summary:
         self.ranges = {f"observation/{key}": _Range() for key in spec.observation} | {"action": _Range()}
 
     def add(self, episode: "Episode") -> None:
+        """Counts one more."""
         self.tasks[episode.spec.task] += 1
         self.lengths.append(len(episode))
         self.returns.append(episode.episode_return)

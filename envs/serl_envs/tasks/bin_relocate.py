@@ -132,6 +132,7 @@ class _RelocateScript:
         self._carrying = False
 
     def act(self, state: RobotState, scene: Scene) -> Array:
+        """Picks the cube up, carries it over the other bin, and lets it go. Returns an action in [-1, 1], (7,)."""
         held = scene.held("cube")
         apart = float(np.linalg.norm(self._task.goal[:2] - state.position[:2]))
         if not self._carrying:

@@ -93,6 +93,7 @@ class PickScript:
         self._pause = 0
 
     def act(self, state: RobotState, scene: Scene) -> Array:
+        """Hovers, goes down, closes and lifts. Returns an action in [-1, 1], (7,)."""
         cube, cube_quaternion = scene.pose("cube")
         yaw = _yaw(state.quaternion) - grasp_turn(state.quaternion, cube_quaternion)
         quaternion = turned_down(yaw)

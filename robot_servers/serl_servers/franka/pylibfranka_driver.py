@@ -68,12 +68,22 @@ class PylibfrankaDriver:
             ) from error
 
     def start(self) -> None:
+        """Begins torque control.
+
+        Raises:
+            ArmStopped: The arm refuses, or is gone.
+        """
         try:
             self._motion = self._robot.start_torque_control()
         except self._errors as error:
             raise self._stopped(error) from error
 
     def read(self) -> Measurement:
+        """Waits for the arm's next state; the same arrays each time.
+
+        Raises:
+            ArmStopped: It has stopped, or is gone.
+        """
         try:
             state = self._motion.readOnce()[0] if self._motion is not None else self._robot.read_once()
         except self._errors as error:
