@@ -40,6 +40,8 @@ class RemoteCameras:
     ) -> None:
         self._address, self.names, self._keys, self._rig = address, names, keys, rig
         self._client: CameraClient | None = None
+        self._is_foreign = False
+        """What answered last is no camera server of this version."""
         self._watched: list[str] = []
         self.fault: str | None = None
         """The latched one, such as camera_wrist_unplugged."""
@@ -75,7 +77,7 @@ class RemoteCameras:
         try:
             self._client.look()
         except WireError as error:
-            self.fault = "camera_server_nonsense"
+            self._is_foreign, self.fault = True, "camera_server_nonsense"
             self.detail = f"what answers at {self._address} is no camera server of this version: {error}"
             _log.warning("%s", self.detail)
             return
@@ -110,8 +112,12 @@ class RemoteCameras:
         Raises:
             RobotFault: One does not; names cause and remedy.
         """
-        if self._client is None:
+        if not self._watched:
             return
+        if self._is_foreign:
+            self.close()
+        if self._client is None:
+            self._client, self._is_foreign = self._connect(), False
         deadline = time.monotonic() + RETURN_S
         while True:
             self.fault = None
@@ -142,6 +148,10 @@ class RemoteCameras:
             client = CameraClient(self._address, self._keys)
         except CamerasUnreachable as error:
             raise RobotFault(f"no camera server answers at {self._address}; start it: {start}") from error
+        except WireError as error:
+            raise RobotFault(
+                f"what answers at {self._address} is no camera server of this version ({error}); start it: {start}"
+            ) from error
         missing = [name for name in self.names if name not in client.names]
         if missing:
             client.close()

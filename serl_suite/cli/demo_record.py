@@ -1,5 +1,6 @@
 """`serl demo record`: demonstrations to train from."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Event
@@ -9,6 +10,7 @@ import msgspec
 import tyro
 
 from serl_suite.cli.stopping import stop_on_signals
+from serl_suite.cli.typed import as_typed
 from serl_suite.errors import SerlError
 
 if TYPE_CHECKING:
@@ -83,8 +85,12 @@ def _record(chosen: _Arguments, folder: Path) -> int:
     finally:
         environment.close()
     kept = len(list(folder.glob("*.parquet")))
-    words = f"--obs pixels --demos {folder}" if chosen.obs == "pixels" else f"--demos {folder}"
-    print(f"{kept} demonstrations in {folder}; train on them: serl train {chosen.task} {words}")  # noqa: T201
+    words = ["serl", "train", chosen.task, "--demos", str(folder)]
+    words += ["--obs", chosen.obs] if chosen.obs == "pixels" else []
+    words += ["--actor.cameras", *chosen.cameras] if chosen.cameras else []
+    words += ["--actor.image-size", str(chosen.image_size)] if chosen.image_size is not None else []
+    words += ["--actor.frame-stack", str(chosen.frame_stack)] if chosen.frame_stack != 1 else []
+    print(f"{kept} demonstrations in {folder}; train on them: {as_typed(shlex.join(words))}")  # noqa: T201
     return 0 if finished else EXIT_INTERRUPTED
 
 

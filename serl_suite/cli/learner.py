@@ -81,6 +81,8 @@ def _actor_command(folder: "RunFolder", address: str) -> str:
     actor, usual = config.actor, ActorConfig()
     words = ["serl", "actor", config.task, "--connect", f"tcp://THIS-MACHINE:{port}", "--keys", "KEYS"]
     words += ["--actor.pace", actor.pace]
+    if config.rig is not None:
+        words += ["--rig", config.rig.source or "RIG"]
     if actor.cameras:
         words += ["--actor.cameras", *actor.cameras]
     for option, value, default in (

@@ -103,7 +103,7 @@ class _Tail:
         self._rest = b""
 
     def read(self) -> list[Record]:
-        """None where there is no file yet; a line that a killed process has torn is left out."""
+        """Nothing where there is no file yet; a line that a killed process has torn is left out."""
         try:
             with self._path.open("rb") as file:
                 file.seek(self._offset)

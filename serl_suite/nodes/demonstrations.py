@@ -85,7 +85,7 @@ def _record_one(
         observation, reward, terminated, truncated, success = environment.step(action)
         if environment.is_stale:
             raise EnvironmentFailure(
-                "a camera has failed; mend it, and record on: the episodes so far are kept"
+                "a camera has failed; mend it (serl camera view shows what they see), and record again"
             )
         index = len(steps)
         steps.append(

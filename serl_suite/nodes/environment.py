@@ -120,7 +120,7 @@ class Environment:
     def reset(self, seed: int | None = None) -> Observation:
         """Starts an episode and returns its first observation."""
         observation, _ = self.env.reset(seed=seed)
-        wrapped, self._steps = self._stack.reset(observation), 0
+        wrapped, self._steps, self.is_stale = self._stack.reset(observation), 0, False
         if self._judge is not None:
             self._judge.reset()
             self._judge.judge(wrapped)

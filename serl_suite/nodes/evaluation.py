@@ -1,5 +1,6 @@
 """Deterministic evaluation of a policy, and the interval that its success rate deserves."""
 
+import logging
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from serl_suite.nodes.environment import Environment
 from serl_suite.wire.messages import EpisodeOutcome, Observation
 
 __all__ = ["EvaluationResult", "evaluate", "read_result", "wilson_interval"]
+
+log = logging.getLogger(__name__)
 
 SEED_OFFSET = 1_000_000
 LAST_EVALUATION = 2**30
@@ -69,14 +72,16 @@ def evaluate(
     """Runs fresh episodes with the deterministic policy and yields each one's outcome as it ends.
 
     Args:
-        environment: Where to run; each episode is seeded, so the same seed gives the same outcomes.
+        environment: Where to run; each episode is seeded, so the same seed gives the same outcomes. One in which a
+            camera fails begins again.
         policy: Acts without exploration.
         episodes: How many.
         seed: Of the first episode; the others follow.
         on_observation: Called with the episode's number after the reset and every step (to render a video).
         should_stop: Ends the evaluation early, between two steps.
     """
-    for number in range(episodes):
+    number = 0
+    while number < episodes:
         observation = environment.reset(seed=SEED_OFFSET + 10_000 * seed + number)
         length, episode_return, done, success = 0, 0.0, False, None
         while not done:
@@ -89,7 +94,11 @@ def evaluate(
             length, episode_return, done = length + 1, episode_return + reward, terminated or truncated
         if on_observation is not None:
             on_observation(number, observation)
+        if environment.is_stale:
+            log.warning("a camera has failed: episode %d begins again", number)
+            continue
         yield EpisodeOutcome(success=bool(success), episode_return=episode_return, length=length)
+        number += 1
 
 
 def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:

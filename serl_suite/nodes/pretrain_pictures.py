@@ -190,6 +190,7 @@ def _pairs(spec: EnvSpec, before: Observation, after: Observation, action: Vecto
     keys = (POSE,) if POSE in spec.observation else spec.state_keys
     motion = np.concatenate([(after[key] - before[key]).ravel() for key in keys]) if keys else action
     for key in spec.image_keys:
-        if key.rpartition("-")[0] in spec.image_keys:
+        newest, _, age = key.rpartition("-")
+        if newest in spec.image_keys and age.isdigit():
             continue
         yield Pair(f"{spec.task} {key}", before[key], after[key], motion.astype(np.float32))

@@ -19,8 +19,10 @@ from serl_suite.nodes import actor as actor_module
 from serl_suite.nodes.config import ActorConfig, LearnerConfig, TrainConfig
 from serl_suite.nodes.metrics import read_metrics
 from serl_suite.nodes.run_folder import RunFolder
+from serl_suite.rig import read_rig
 
 TASK = "point_env:Point-v0"
+RIG = Path(__file__).parents[2] / "hardware" / "rigs" / "twin.yaml"
 
 
 @contextmanager
@@ -87,11 +89,12 @@ def test_the_learner_says_how_it_goes(make_run, monkeypatch, caplog):
 def test_the_actors_command_says_what_another_machine_cannot_know(tmp_path):
     actor = ActorConfig(pace="realtime", cameras=("front", "wrist"), image_size=64, frame_stack=2)
     config = TrainConfig(
-        task="FrankaPickCube-v0", obs="pixels", reward="key", actor=actor, learner=LearnerConfig(keys="keys")
-    )
+        task="FrankaPickCube-v0", obs="pixels", reward="key", actor=actor, learner=LearnerConfig(keys="keys"),
+        rig=read_rig(RIG),
+    )  # fmt: skip
     folder = RunFolder.create(tmp_path / "run", config)
     words = shlex.split(_actor_command(folder, "tcp://0.0.0.0:5555"))
     replaced = {"tcp://THIS-MACHINE:5555": "tcp://10.0.0.1:5555", "KEYS": str(tmp_path)}
     chosen = parse(_Remote, [replaced.get(word, word) for word in words[2:]])
     assert (chosen.task, chosen.obs, chosen.reward) == (config.task, config.obs, config.reward)
-    assert chosen.actor == actor
+    assert (chosen.actor, chosen.rig) == (actor, config.rig)

@@ -30,7 +30,7 @@ KEPT = 8
 """Pictures, to find those of several cameras that belong together."""
 END_S, KILLED_S = 2.0, 0.2
 """How long a process has after it was asked to end, and killed. One that waits in the kernel for a dead device ends
-later; nobody waits with it."""
+later; the other cameras wait no longer."""
 
 _log = logging.getLogger(__name__)
 

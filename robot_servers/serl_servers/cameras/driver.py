@@ -30,7 +30,7 @@ class Frame(NamedTuple):
     device_s: float
     """In the camera's own clock."""
     host_ns: int
-    """CLOCK_MONOTONIC when it had arrived."""
+    """CLOCK_MONOTONIC when it had arrived, at the earliest place that stamps it: the kernel or the twin, else here."""
 
 
 class CameraDriver(Protocol):

@@ -103,7 +103,8 @@ def test_a_dead_or_hanging_process_is_one_cameras_matter(tmp_path, long_film):
         for name in ("front", "wrist"):
             await_fault(client, name, "")
         pids = processes(long_film)
-        first = client.sight("wrist").stamp.sequence
+        while (first := client.sight("wrist").stamp.sequence) < 30:
+            client.await_next("wrist", 1.0)
         os.kill(pids["wrist"], signal.SIGKILL)
         assert "another is started" in await_fault(client, "wrist", "died")
         await_fault(client, "wrist", "")
