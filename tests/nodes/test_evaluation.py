@@ -37,6 +37,21 @@ def test_outcomes_are_those_of_the_environment(environment):
         assert 3 <= outcome.length <= 12
 
 
+def test_an_episode_in_which_a_camera_fails_begins_again(environment):
+    policy = policy_for(environment)
+    undisturbed = list(evaluate(environment, policy, episodes=6, seed=1))
+    step, taken = environment.env.step, iter(range(1000))
+
+    def failing(action):
+        observation, reward, terminated, truncated, info = step(action)
+        if next(taken) in (1, 9, 10):
+            return observation, 0.0, False, True, {"fault": "camera_wrist_stalled", "stale": True}
+        return observation, reward, terminated, truncated, info
+
+    environment.env.step = failing
+    assert list(evaluate(environment, policy, episodes=6, seed=1)) == undisturbed
+
+
 def test_every_observation_is_seen_once(environment):
     seen = []
     outcomes = list(

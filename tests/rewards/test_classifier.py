@@ -84,6 +84,18 @@ def test_weights_of_another_architecture_are_refused(trained, tmp_path):
         RewardModel.load(tmp_path / "m.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("temperature", 0.0), ("threshold", 1.5), ("log_prior", [0.0]), ("success", "elsewhere"), ("side", 0)],
+)
+def test_a_card_that_cannot_be_is_refused(trained, tmp_path, field, value):
+    trained.save(tmp_path / "m.safetensors")
+    tensors, meta = load_checkpoint(tmp_path / "m.safetensors")
+    save_checkpoint(tmp_path / "m.safetensors", tensors, {**meta, field: value})
+    with pytest.raises(BadClassifier, match="is no classifier"):
+        RewardModel.load(tmp_path / "m.safetensors")
+
+
 def test_files_that_are_no_classifier_are_refused(trained, tmp_path):
     path = tmp_path / "m.safetensors"
     with pytest.raises(BadClassifier, match="serl reward train"):
