@@ -122,8 +122,9 @@ def _view(arguments: Sequence[str]) -> int:
         if options.out is not None:
             for name in client.names:
                 client.await_next(name, 1.0)
-            Image.fromarray(sheet(client)).save(options.out)
+            client.look()  # one that shows nothing has kept the others waiting
             faults = [(name, *client.fault(name)) for name in client.names if client.fault(name)[0]]
+            Image.fromarray(sheet(client)).save(options.out)
             for name, fault, detail in faults:
                 print(f"camera {name}: {fault}: {detail}", file=sys.stderr)  # noqa: T201
             return 1 if faults else 0

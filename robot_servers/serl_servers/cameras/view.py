@@ -1,6 +1,7 @@
 """What cameras see, for people: beside each other in a file, or live in a browser."""
 
 import io
+import textwrap
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,7 +19,8 @@ __all__ = ["PortTaken", "Viewer", "sheet"]
 BOUNDARY = "picture"
 SHOWN_PX = 480
 MARGIN_PX = 6
-LINE_PX = 18
+LINE_PX, LINE_LETTERS, LINES = 18, 80, 3
+"""Below a picture: what it is, and cause and remedy where there is none."""
 PERIOD_S = 1 / 15
 PAGE = b"""<!doctype html><title>cameras</title><body style="margin:0;background:#111">
 <img src="/live" style="max-width:100%">"""
@@ -32,7 +34,7 @@ def sheet(client: CameraClient) -> Pixels:
     """Returns all pictures beside each other, with what there is to say below each. Shape: (height, width, 3)."""
     names = client.names
     width = len(names) * (SHOWN_PX + MARGIN_PX) + MARGIN_PX
-    page = Image.new("RGB", (width, SHOWN_PX + 2 * MARGIN_PX + 2 * LINE_PX), (17, 17, 17))
+    page = Image.new("RGB", (width, SHOWN_PX + 2 * MARGIN_PX + LINES * LINE_PX), (17, 17, 17))
     draw = ImageDraw.Draw(page)
     for column, name in enumerate(names):
         left, below = MARGIN_PX + column * (SHOWN_PX + MARGIN_PX), MARGIN_PX + SHOWN_PX
@@ -46,7 +48,8 @@ def sheet(client: CameraClient) -> Pixels:
         draw.text(
             (left, below), f"{name}  {size}  {state}", fill=(255, 120, 120) if fault else (220, 220, 220)
         )
-        draw.text((left, below + LINE_PX), detail[:80], fill=(255, 120, 120))
+        for line, words in enumerate(textwrap.wrap(detail, LINE_LETTERS)[: LINES - 1], 1):
+            draw.text((left, below + line * LINE_PX), words, fill=(255, 120, 120))
     return np.asarray(page)
 
 

@@ -57,6 +57,7 @@ def test_view_writes_what_is_seen_and_says_what_is_not(tmp_path):
         done = run("view", "--rig", rig.source, "--out", str(out))
         assert done.returncode == 1
         assert "camera wrist: missing: there is no" in done.stderr
+        assert "camera front" not in done.stderr, "it is not made to look old by the other"
         page = np.asarray(Image.open(out))
         assert page[10:400, 10:240].std() < 3, "the left half of the film's picture is one level"
         assert page[10:400, 250:480].std() > 20
