@@ -1,7 +1,7 @@
 """Backbones by name: from pictures to feature maps.
 
 A backbone is a module that takes uint8 pictures (n, height, width, 3) and returns maps (n, height', width', channels):
-bfloat16 on a GPU, float32 on a CPU, and where the pictures come as float32.
+bfloat16 on a GPU, float32 on a CPU.
 """
 
 import difflib

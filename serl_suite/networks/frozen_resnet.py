@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, group_norm, max_pool2d, pad, relu
 
 from serl_suite.networks.encoder_config import BadEncoder
-from serl_suite.networks.pixels import imagenet_normalised
+from serl_suite.networks.pixels import compute_dtype, imagenet_normalised
 from serl_suite.networks.resnet import EPS, GROUPS, GroupNorm, ResidualBlock, ResNet
 
 __all__ = ["FrozenResNet"]
@@ -35,7 +35,7 @@ class FrozenResNet(nn.Module):
         super().__init__()
         gain = resnet.stem_norm.gain.detach()
         weight = stem_of_cells(resnet.stem.detach()) * torch.where(gain < 0, -1.0, 1.0)
-        self.register_buffer("stem", weight.to(_dtype(weight)).contiguous(), persistent=False)
+        self.register_buffer("stem", weight.to(compute_dtype(weight)).contiguous(), persistent=False)
         self.register_buffer("stem_gain", gain.clone(), persistent=False)
         self.register_buffer("stem_shift", resnet.stem_norm.shift.detach().clone(), persistent=False)
         self.blocks = nn.Sequential(
@@ -74,7 +74,9 @@ class _Block(nn.Module):
         for name in ("first", "second", "shortcut"):
             weight = getattr(block, name)
             if weight is not None:
-                weight = weight.detach().to(_dtype(weight), copy=True, memory_format=torch.channels_last)
+                weight = weight.detach().to(
+                    compute_dtype(weight), copy=True, memory_format=torch.channels_last
+                )
                 self._keep(f"{name}_norm", getattr(block, f"{name}_norm"))
             self.register_buffer(name, weight, persistent=False)
 
@@ -94,10 +96,6 @@ class _Block(nn.Module):
             return group_norm_relu(y, self._norm("second"), x)
         x = conv2d(x, self.shortcut, stride=self.stride)
         return group_norm_relu(y, self._norm("second"), x, self._norm("shortcut"))
-
-
-def _dtype(weight: Tensor) -> torch.dtype:
-    return torch.bfloat16 if weight.is_cuda else torch.float32
 
 
 def stem_of_cells(weight: Tensor) -> Tensor:

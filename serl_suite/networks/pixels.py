@@ -10,13 +10,12 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def compute_dtype(pictures: Tensor) -> torch.dtype:
-    """In which convolutions compute: bfloat16 for uint8 pictures on a GPU, float32 on a CPU, and for pictures that come
-    as float32 (0 to 255, too), where a place to a fraction of a cell is wanted."""
-    return torch.bfloat16 if pictures.is_cuda and pictures.dtype == torch.uint8 else torch.float32
+    """In which convolutions compute: bfloat16 on a GPU, float32 on a CPU."""
+    return torch.bfloat16 if pictures.is_cuda else torch.float32
 
 
 def imagenet_normalised(pictures: Tensor) -> Tensor:
-    """Pictures as a backbone takes them, in `compute_dtype`.
+    """uint8 pictures as a backbone takes them, in `compute_dtype`.
 
     Shape: (n, height, width, 3) -> (n, 3, height, width)
     """

@@ -142,7 +142,6 @@ class _Student(nn.Module):
         pairs, device = self._pairs, self.middle.device
         before, after = (seen[drawn].to(device) for seen in (pairs.before, pairs.after))
         both = _shifted(torch.cat([before, after], -1).float(), self._side // SHIFT_SHARE, self._generator)
-        both = both.to(torch.uint8)
         maps = self.backbone(torch.cat([both[..., :COLOURS], both[..., COLOURS:]]))
         maps_before, maps_after = maps.chunk(2)
         eyes = pairs.eyes[drawn].to(device)

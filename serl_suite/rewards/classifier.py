@@ -75,9 +75,8 @@ class Classifier(nn.Module):
 
         Shape of each: (n, side, side, 3), uint8 -> (n, 3 cameras channels)
         """
-        # Not as uint8: in bfloat16, as backbones compute on a GPU otherwise, places would be coarse.
-        images = torch.stack([pictures[camera] for camera in self.cameras]).float()
-        maps = self.backbone(images.flatten(0, 1))
+        images = torch.stack([pictures[camera] for camera in self.cameras])
+        maps = self.backbone(images.flatten(0, 1)).float()
         maps = maps.flatten(1, 2).view(*images.shape[:2], -1, maps.shape[-1])
         weights = softmax(maps * self.log_sharpness.exp(), 2)
         places = torch.einsum("mnsc,sd->nmcd", weights, self.grid)
