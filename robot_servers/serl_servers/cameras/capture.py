@@ -1,9 +1,10 @@
 """A camera's process: opens it, passes on what it sees, and opens it again whenever it was gone.
 
-    python -m serl_servers.cameras.capture FD SCENE CAMERA
+    python -m serl_servers.cameras.capture FD SEQUENCE SCENE CAMERA
 
-FD is the inherited socket that reports and pictures are written to, SCENE the address of a wire twin's scene or
-nothing, CAMERA the rig's entry as JSON. It ends with its parent. A library that hangs hangs here, and nobody else.
+FD is the inherited socket that reports and pictures are written to, SEQUENCE the last picture's number, SCENE the
+address of a wire twin's scene or nothing, CAMERA the rig's entry as JSON. It ends with its parent. A library that hangs
+hangs here, and nobody else.
 """
 
 import logging
@@ -66,12 +67,15 @@ class Capture:
         camera: As the rig has it.
         open_driver: Opens it; raises `CameraFault`.
         send: Where reports and pictures go.
+        sequence: Of the last picture before, which the next ones count on from.
 
     Raises:
         BadCalibration: Its calibration is another camera's, or none.
     """
 
-    def __init__(self, camera: Camera, open_driver: Callable[[], CameraDriver], send: Send) -> None:
+    def __init__(
+        self, camera: Camera, open_driver: Callable[[], CameraDriver], send: Send, sequence: int = 0
+    ) -> None:
         self._open, self._send = open_driver, send
         calibration = (
             None if camera.calibration is None else read_calibration(Path(camera.calibration), camera)
@@ -79,7 +83,7 @@ class Capture:
         self._shaper, self._eyesight = Shaper(camera, calibration), Eyesight()
         self._base = 0
         """What the camera's own count, which begins anew with each opening, is added to."""
-        self._sequence = 0
+        self._sequence = sequence
         self._said_at = 0.0
         self._fresh_at = -STALE_S
         self._fault = ("starting", "it is being opened")
@@ -141,7 +145,7 @@ class Capture:
 def main(arguments: list[str]) -> int:
     """Runs until its parent has gone."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s camera: %(message)s")
-    fd, scene, text = arguments
+    fd, sequence, scene, text = arguments
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # the camera is let go on the way out
     end_with_parent(signal.SIGKILL)
@@ -149,7 +153,7 @@ def main(arguments: list[str]) -> int:
     cv2.setNumThreads(1)  # to wake others up for a millisecond's work takes longer, and cores are few
     camera = msgspec.json.decode(text, type=Camera)
     link = ReportLink(socket.socket(fileno=int(fd)))
-    capture = Capture(camera, lambda: open_camera(camera, scene), link.send)
+    capture = Capture(camera, lambda: open_camera(camera, scene), link.send, int(sequence))
     with suppress(LinkClosed):
         while True:
             capture.open_and_pump()

@@ -55,8 +55,6 @@ class Channel:
         self.camera, self._scene = camera, scene
         self.shots: deque[Shot] = deque(maxlen=KEPT)
         """The newest last."""
-        self._base = 0
-        """What a process's own count, which begins anew with each, is added to."""
         self._fault, self._detail = "starting", "it is being opened"
         self._logged = ""
         self._start()
@@ -86,8 +84,7 @@ class Channel:
                 if report.stamp is None:
                     self._fault, self._detail = report.fault, report.detail
                     continue
-                stamp = msgspec.structs.replace(report.stamp, sequence=self._base + report.stamp.sequence)
-                self.shots.append(Shot(stamp, report.size, pixels))
+                self.shots.append(Shot(report.stamp, report.size, pixels))
                 self._fault = self._detail = ""
                 new = True
         except WireError as error:
@@ -144,17 +141,17 @@ class Channel:
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
+        sequence = self.shots[-1].stamp.sequence if self.shots else 0
         with theirs:
             self._process = subprocess.Popen(
                 [
-                    sys.executable, "-m", "serl_servers.cameras.capture", str(theirs.fileno()), self._scene,
-                    msgspec.json.encode(self.camera).decode(),
+                    sys.executable, "-m", "serl_servers.cameras.capture", str(theirs.fileno()), str(sequence),
+                    self._scene, msgspec.json.encode(self.camera).decode(),
                 ],
                 pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, start_new_session=True,
                 env=os.environ | {"OMP_NUM_THREADS": "1"},
             )  # fmt: skip
         self._link = ReportLink(ours)
-        self._base = self.shots[-1].stamp.sequence if self.shots else 0
         self._ended_at: float | None = None
         self._heard_at = time.monotonic() + START_S - HUNG_S
 
