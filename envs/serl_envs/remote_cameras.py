@@ -17,6 +17,8 @@ __all__ = ["RemoteCameras"]
 RETURN_S = 10.0
 """How long a reset waits for a camera that is being opened again."""
 LOOK_S = 0.1
+NONSENSE = "camera_server_nonsense"
+"""The fault where what answers is no camera server of this version."""
 
 _log = logging.getLogger(__name__)
 
@@ -40,8 +42,6 @@ class RemoteCameras:
     ) -> None:
         self._address, self.names, self._keys, self._rig = address, names, keys, rig
         self._client: CameraClient | None = None
-        self._is_foreign = False
-        """What answered last is no camera server of this version."""
         self._watched: list[str] = []
         self.fault: str | None = None
         """The latched one, such as camera_wrist_unplugged."""
@@ -77,8 +77,7 @@ class RemoteCameras:
         try:
             self._client.look()
         except WireError as error:
-            self._is_foreign, self.fault = True, "camera_server_nonsense"
-            self.detail = f"what answers at {self._address} is no camera server of this version: {error}"
+            self.fault, self.detail = NONSENSE, self._nonsense(error)
             _log.warning("%s", self.detail)
             return
         self._judge(self._client)
@@ -114,12 +113,12 @@ class RemoteCameras:
         """
         if not self._watched:
             return
-        if self._is_foreign:
-            self.close()
-        if self._client is None:
-            self._client, self._is_foreign = self._connect(), False
         deadline = time.monotonic() + RETURN_S
         while True:
+            if self.fault == NONSENSE:
+                self.close()
+            if self._client is None:
+                self._client = self._connect()
             self.fault = None
             self.look()
             if self.fault is None:
@@ -142,6 +141,9 @@ class RemoteCameras:
                 _log.warning("%s", self.detail)
                 return
 
+    def _nonsense(self, error: WireError) -> str:
+        return f"what answers at {self._address} is no camera server of this version ({error})"
+
     def _connect(self) -> CameraClient:
         start = f"serl camera serve --rig {self._rig}"
         try:
@@ -149,9 +151,7 @@ class RemoteCameras:
         except CamerasUnreachable as error:
             raise RobotFault(f"no camera server answers at {self._address}; start it: {start}") from error
         except WireError as error:
-            raise RobotFault(
-                f"what answers at {self._address} is no camera server of this version ({error}); start it: {start}"
-            ) from error
+            raise RobotFault(f"{self._nonsense(error)}; start it: {start}") from error
         missing = [name for name in self.names if name not in client.names]
         if missing:
             client.close()
