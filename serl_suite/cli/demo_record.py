@@ -10,8 +10,9 @@ import msgspec
 import tyro
 
 from serl_suite.cli.stopping import stop_on_signals
-from serl_suite.cli.typed import as_typed
+from serl_suite.cli.typed import as_typed, observing
 from serl_suite.errors import SerlError
+from serl_suite.nodes.config import ActorConfig
 
 if TYPE_CHECKING:
     from serl_suite.nodes.environment import Environment
@@ -85,11 +86,12 @@ def _record(chosen: _Arguments, folder: Path) -> int:
     finally:
         environment.close()
     kept = len(list(folder.glob("*.parquet")))
-    words = ["serl", "train", chosen.task, "--demos", str(folder)]
-    words += ["--obs", chosen.obs] if chosen.obs == "pixels" else []
-    words += ["--actor.cameras", *chosen.cameras] if chosen.cameras else []
-    words += ["--actor.image-size", str(chosen.image_size)] if chosen.image_size is not None else []
-    words += ["--actor.frame-stack", str(chosen.frame_stack)] if chosen.frame_stack != 1 else []
+    seen = ActorConfig(
+        cameras=chosen.cameras,
+        image_size=chosen.image_size or ActorConfig().image_size,
+        frame_stack=chosen.frame_stack,
+    )
+    words = ["serl", "train", chosen.task, "--demos", str(folder), *observing(chosen.obs, seen)]
     print(f"{kept} demonstrations in {folder}; train on them: {as_typed(shlex.join(words))}")  # noqa: T201
     return 0 if finished else EXIT_INTERRUPTED
 

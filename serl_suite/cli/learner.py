@@ -8,8 +8,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from serl_suite.cli.stopping import stop_on_signals
-from serl_suite.cli.typed import as_typed
-from serl_suite.nodes.config import ActorConfig
+from serl_suite.cli.typed import as_typed, observing
 
 if TYPE_CHECKING:
     from serl_suite.nodes.group import Group
@@ -78,18 +77,10 @@ def _actor_command(folder: "RunFolder", address: str) -> str:
     if config.learner.keys is None:
         return as_typed(f"serl actor --run {folder.path}")
     port = address.rpartition(":")[2]
-    actor, usual = config.actor, ActorConfig()
     words = ["serl", "actor", config.task, "--connect", f"tcp://THIS-MACHINE:{port}", "--keys", "KEYS"]
-    words += ["--actor.pace", actor.pace]
+    words += ["--actor.pace", config.actor.pace, *observing(config.obs, config.actor)]
     if config.rig is not None:
         words += ["--rig", config.rig.source or "RIG"]
-    if actor.cameras:
-        words += ["--actor.cameras", *actor.cameras]
-    for option, value, default in (
-        ("--obs", config.obs, "state"),
-        ("--reward", config.reward, "task"),
-        ("--actor.image-size", actor.image_size, usual.image_size),
-        ("--actor.frame-stack", actor.frame_stack, usual.frame_stack),
-    ):
-        words += [option, str(value)] if value != default else []
+    if config.reward != "task":
+        words += ["--reward", config.reward]
     return shlex.join(words)
