@@ -7,7 +7,7 @@ import msgspec
 
 from serl_suite.wire.spaces import Array, EnvSpec, Observation
 
-__all__ = ["FrameStack"]
+__all__ = ["FrameStack", "newest_keys"]
 
 
 class FrameStack:
@@ -46,3 +46,9 @@ class FrameStack:
             f"{key}-{age}": past[key] for age, past in enumerate(self._past, start=1) for key in self._cameras
         }
         return {**newest, **older}
+
+
+def newest_keys(spec: EnvSpec) -> tuple[str, ...]:
+    """The cameras whose older pictures a stack may have added, without those."""
+    split = {key: key.rpartition("-") for key in spec.image_keys}
+    return tuple(k for k, (own, _, age) in split.items() if own not in spec.image_keys or not age.isdigit())
