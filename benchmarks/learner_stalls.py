@@ -3,8 +3,8 @@
 A whole learner, run free, and an actor in a process of its own that sends steps at 20 Hz. It publishes a policy every
 50 updates, writes a checkpoint every 160 steps, and takes in and journals every step. Measured on the device: the time
 from the end of one block to the end of the next, less that of the median block; and its mean beside that of the same
-graph by itself, back to back, once training is over. State only, where blocks are shortest
-and a stall shows most; and two pictures of 128 x 128 through a frozen ResNet-10 of random weights.
+graph by itself, back to back, once training is over. State only, where blocks are shortest and a stall shows most; and
+two pictures of 128 x 128 through a frozen ResNet-10 of random weights.
 """
 
 import argparse

@@ -95,8 +95,7 @@ def score(model: RewardModel, frames: Frames) -> Scores:
 def _outcome(model: RewardModel, clip: Clip, probability: Array, success: int) -> Outcome:
     """As `SuccessReward` would judge the episode, which ends where a success is declared."""
     seen = (probability >= model.card.threshold) & model.gate.holds_all(clip.states, len(probability))
-    hold = model.card.config.hold
-    declared = _first_run(seen, clip.places, hold)
+    declared = _first_run(seen, clip.places, model.card.config.hold)
     truth = clip.labels == success
     happened = int(np.argmax(truth)) if truth.any() else None
     return Outcome(clip.name, declared, happened, declared is not None and not truth[declared])

@@ -1,5 +1,7 @@
 """Messages about cameras: what goes in comes out, and anything else is an error and nothing worse."""
 
+import re
+
 import msgspec
 import numpy as np
 import pytest
@@ -86,13 +88,14 @@ def test_any_other_bytes_are_refused(data):
         decode_answer([])
 
 
-@pytest.mark.parametrize("field", ["age_s", "waited_s"])
-def test_times_are_finite(field):
+@pytest.mark.parametrize("field", ["age_s", "waited_s", "skew_s"])
+@pytest.mark.parametrize(("value", "said"), [(np.inf, "not finite"), (np.nan, ">= 0.0"), (-1.0, ">= 0.0")])
+def test_times_are_finite_and_not_negative(field, value, said):
     sight = Sight(camera="a", stamp=Stamp(), size=0, age_s=0.0, fault="", detail="")
     sent = Sights(number=1, sights=(sight,), skew_s=0.0)
     if field == "age_s":
-        sent = msgspec.structs.replace(sent, sights=(msgspec.structs.replace(sight, age_s=np.inf),))
+        sent = msgspec.structs.replace(sent, sights=(msgspec.structs.replace(sight, age_s=value),))
     else:
-        sent = msgspec.structs.replace(sent, waited_s=np.nan)
-    with pytest.raises(WireError, match=r"not finite|>= 0\.0"):
+        sent = msgspec.structs.replace(sent, **{field: value})
+    with pytest.raises(WireError, match=re.escape(said)):
         decode_answer([encode(sent), b""])
