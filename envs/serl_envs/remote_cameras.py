@@ -9,7 +9,7 @@ import numpy.typing as npt
 from serl_envs.robot import RobotFault
 from serl_suite.rig import Rig
 from serl_suite.wire.camera_client import CameraClient, CamerasUnreachable
-from serl_suite.wire.keys import ClientKeys, client_keys
+from serl_suite.wire.keys import ClientKeys
 from serl_suite.wire.messages import WireError
 
 __all__ = ["RemoteCameras"]
@@ -49,15 +49,10 @@ class RemoteCameras:
         """Its cause and remedy."""
 
     @classmethod
-    def of_rig(cls, rig: Rig) -> "RemoteCameras | None":
-        """Returns the rig's cameras; None where it lists none.
-
-        Raises:
-            KeysError: A key is missing.
-        """
+    def of_rig(cls, rig: Rig, keys: ClientKeys | None) -> "RemoteCameras | None":
+        """Returns the rig's cameras; None where it lists none."""
         if not rig.cameras:
             return None
-        keys = client_keys(rig.keys, rig.server_key) if rig.keys is not None else None
         return cls(rig.camera_server, tuple(camera.name for camera in rig.cameras), keys, rig.source)
 
     @property

@@ -48,7 +48,7 @@ def make_robot(rig: Rig, task: Task, task_class: str) -> RemoteArm:
     name = next((task_id for task_id, known in TASKS.items() if known == task_class), task_class)
     _check(rig, task, name)
     keys = client_keys(rig.keys, rig.server_key) if rig.keys is not None else None
-    gains, cameras = control_config(task), RemoteCameras.of_rig(rig)
+    gains, cameras = control_config(task), RemoteCameras.of_rig(rig, keys)
     if rig.scene is None:
         scene = _marks(rig, task, name)
         with _named(rig):
