@@ -3,10 +3,11 @@
 import json
 import os
 import platform
+import time
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Row", "print_table", "write_json"]
+__all__ = ["Row", "device_row", "print_table", "write_json"]
 
 
 class Row(NamedTuple):
@@ -17,6 +18,15 @@ class Row(NamedTuple):
     baseline: str
     target: str
     passed: bool | None
+
+
+def device_row(device: str) -> Row:
+    """What torch computed on, its version and the day."""
+    import torch
+
+    name = torch.cuda.get_device_name() if device == "cuda" else device
+    versions = f"torch {torch.__version__}, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}"
+    return Row("device", f"{name}, {versions}", "", "", None)
 
 
 def print_table(title: str, rows: list[Row]) -> bool:

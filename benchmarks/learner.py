@@ -18,7 +18,6 @@ The backbone's weights are random, which changes no time.
 """
 
 import argparse
-import platform
 import statistics
 import sys
 import time
@@ -27,7 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from _table import Row, print_table, write_json
+from _table import Row, device_row, print_table, write_json
 
 from serl_suite.agents.rlpd import RLPD
 from serl_suite.agents.rlpd_config import RLPDConfig
@@ -203,8 +202,7 @@ def main() -> int:
         print("this benchmark needs a CUDA device", file=sys.stderr)
         return 2
     tune_host()
-    versions = f"torch {torch.__version__}, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}"
-    rows = [Row("device", f"{torch.cuda.get_device_name()}, {versions}", "", "", None)]
+    rows = [device_row("cuda")]
     for what in arguments.only:
         for unit in UNITS[what]:
             rows += measure(what, unit)

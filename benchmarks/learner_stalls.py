@@ -9,7 +9,6 @@ two pictures of 128 x 128 through a frozen ResNet-10 of random weights.
 
 import argparse
 import multiprocessing
-import platform
 import statistics
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _table import Row, print_table, write_json
+from _table import Row, device_row, print_table, write_json
 
 from serl_suite.agents.rlpd_config import RLPDConfig
 from serl_suite.agents.update_graph import UpdateGraph
@@ -167,8 +166,7 @@ def main() -> int:
                 "", "", None,
             ),
         ]  # fmt: skip
-    device = f"{torch.cuda.get_device_name()}, torch {torch.__version__}, Python {platform.python_version()}"
-    rows.append(Row("device", device, "", "", None))
+    rows.append(device_row("cuda"))
     passed = print_table("learner stalls", rows)
     write_json(arguments.json, rows)
     return 0 if passed else 1

@@ -5,14 +5,17 @@ reaches, with a head on top.
 """
 
 import argparse
+import multiprocessing
+import os
 import statistics
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import msgspec
-from _table import Row, print_table, write_json
+from _table import Row, device_row, print_table, write_json
 
 from serl_suite.networks.encoder_config import RANDOM
 from serl_suite.networks.host import tune_host
@@ -25,21 +28,34 @@ from serl_suite.rewards.success import SuccessReward
 from serl_suite.rewards.training import Training
 
 TASKS = ("FrankaPickCube-v0", "FrankaPegInsert-v0")
-SEED = 7
-"""Of the recordings. Settings were chosen on others."""
+SEED = 7000
+"""Of the first part of the recordings. Settings were chosen on others."""
+PART = 20
+"""Starts that a process records at a time."""
 CAMERAS = ("front", "wrist")
 ACCURACY, FALSE_POSITIVES, CALIBRATION = 0.99, 0.005, 0.03
 VERDICT_MS = 10.0
 """A tenth of the actor's step at 10 Hz."""
 
 
-def record(task: str, folder: Path, starts: int) -> None:
-    """Records, unless the folder has something."""
-    if any(folder.glob("*.parquet")):
+def record(task: str, folder: Path, starts: int, processes: int) -> None:
+    """Records in many processes what is not there yet."""
+    parts = range(0, starts, PART)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        jobs = [pool.submit(record_part, task, folder / str(first), first) for first in parts]
+        for done, job in enumerate(as_completed(jobs), 1):
+            job.result()
+            print(f"{task}: {PART * done} of {PART * len(parts)} starts    ", end="\r", flush=True)
+
+
+def record_part(task: str, folder: Path, first: int) -> None:
+    """Records starts from the `first` on, unless the folder is full."""
+    if len(list(folder.glob("*.parquet"))) == 2 * PART:
         return
     environment = Environment(task, cameras=CAMERAS)
-    for episode, kind in record_attempts(environment, folder, starts=starts, noise=0.2, seed=SEED):
-        print(f"{folder.name} {episode.number + 1} of {2 * starts}: {kind}    ", end="\r", flush=True)
+    for _ in record_attempts(environment, folder, starts=PART, noise=0.2, seed=SEED + first):
+        pass
     environment.close()
 
 
@@ -98,19 +114,21 @@ def main() -> int:
     )
     parser.add_argument("--tasks", nargs="+", default=TASKS)
     parser.add_argument(
-        "--starts", type=int, default=120, help="recorded of each task, with a success and a failure each"
-    )
+        "--starts", type=int, default=240, metavar=f"{PART}N",
+        help="recorded of each task, with a success and a failure each",
+    )  # fmt: skip
     parser.add_argument("--epochs", type=int, default=ClassifierConfig().epochs)
     parser.add_argument("--data", type=Path, help="folder to keep the recordings in, and to take them from")
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="that record at once")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", help="file for the figures")
     args = parser.parse_args()
     tune_host()
-    rows = []
+    rows = [device_row(args.device)]
     with tempfile.TemporaryDirectory() as temporary:
         for task in args.tasks:
             folder = (args.data or Path(temporary)) / task
-            record(task, folder, args.starts)
+            record(task, folder, args.starts, args.processes)
             frames = read_frames([folder], CAMERAS)
             rows += rows_of(task, frames, ClassifierConfig(epochs=args.epochs), args.device)
     passed = print_table("Success classifiers, two cameras 128 x 128", rows)

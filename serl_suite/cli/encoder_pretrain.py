@@ -44,9 +44,9 @@ class _Arguments(msgspec.Struct, frozen=True, kw_only=True):
     cameras: tuple[str, ...] = ()
     """Cameras of the twin; all of them by default."""
     backbone: str = "cnn"
-    """cnn, resnet10 or resnet18."""
+    """cnn, dilated, resnet10 or resnet18."""
     side: int = 128
-    """Of the square pictures [pixels]; those of other sizes are resized. A cnn then suits this side only."""
+    """Of the square pictures [pixels]; those of other sizes are resized. A cnn or dilated then suits this side only."""
     looks: int = 10_000
     """Of all looks, recorded and rendered, keep at most so many, drawn at random."""
     updates: int = 800

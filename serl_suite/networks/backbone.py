@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from serl_suite.networks.cnn import SmallCNN
+from serl_suite.networks.dilated import DilatedCNN
 from serl_suite.networks.encoder_config import RANDOM, BadEncoder, EncoderConfig
 from serl_suite.networks.resnet import DEPTHS, ResNet
 from serl_suite.networks.timm_backbone import PREFIX, make_timm_backbone
@@ -17,7 +18,7 @@ from serl_suite.networks.weights import load_into
 
 __all__ = ["OURS", "feature_shape", "make_backbone"]
 
-OURS = ("cnn", *DEPTHS)
+OURS = ("cnn", "dilated", *DEPTHS)
 """Names of the backbones that need no other package."""
 RANDOM_SEED = 0
 """Of a random network that is asked for by name: the same on every machine that holds a part of a run."""
@@ -55,6 +56,8 @@ def feature_shape(backbone: nn.Module, side: int) -> tuple[int, int, int]:
 def _ours(name: str, side: int, generator: torch.Generator) -> nn.Module:
     if name == "cnn":
         return SmallCNN(side, generator)
+    if name == "dilated":
+        return DilatedCNN(side, generator)
     if name in DEPTHS:
         return ResNet(DEPTHS[name], generator)
     near = difflib.get_close_matches(name, OURS, n=1)

@@ -18,7 +18,8 @@ class EncoderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """How pictures are seen. Only for environments that observe some."""
 
     backbone: str = "cnn"
-    """cnn: small, meant to be trained from scratch. resnet10, resnet18: with GroupNorm. timm:NAME: any of timm's."""
+    """cnn: small, meant to be trained from scratch. dilated: the same with finer maps. resnet10, resnet18: with
+    GroupNorm. timm:NAME: any of timm's."""
     weights: str | None = None
     """What the backbone starts with: a file of `serl encoder pretrain`, as a path or as a name in the folder
     SERL_WEIGHTS; `random`: a random network on purpose. Unset: random, for a backbone that is then trained."""

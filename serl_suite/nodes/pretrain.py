@@ -37,15 +37,15 @@ SHIFT_SHARE = 16
 """Pictures are shifted by up to this part of their side, as agents will shift them."""
 RAMP = 50
 """Updates over which the learning rate rises; from there it falls along a cosine to 0."""
-SIDED = "cnn"
-"""The backbone whose layers depend on the side of the pictures."""
+SIDED = ("cnn", "dilated")
+"""The backbones whose layers depend on the side of the pictures."""
 
 
 class PretrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a backbone is trained without labels."""
 
     backbone: str = "cnn"
-    """cnn, resnet10 or resnet18."""
+    """cnn, dilated, resnet10 or resnet18."""
     side: int = 128
     """Of the square pictures [pixels]."""
     updates: int = 800
@@ -84,7 +84,7 @@ def pretrain(config: PretrainConfig, pairs: Pairs, out: Path, progress: Progress
         return False
     info = WeightsInfo(
         backbone=config.backbone,
-        side=config.side if config.backbone == SIDED else None,
+        side=config.side if config.backbone in SIDED else None,
         trained={
             "objective": "inverse dynamics",
             "side": config.side,

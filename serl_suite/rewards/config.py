@@ -15,8 +15,9 @@ class BadClassifier(SerlError):
 class ClassifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a classifier is made, and trained."""
 
-    backbone: str = "cnn"
-    """cnn: small, meant to be trained from scratch. resnet10, resnet18: with GroupNorm. timm:NAME: any of timm's."""
+    backbone: str = "dilated"
+    """dilated: small, with maps fine enough to tell a success from a near miss. cnn: small, with coarse maps. resnet10,
+    resnet18: with GroupNorm. timm:NAME: any of timm's."""
     weights: str | None = None
     """What the backbone starts with: a file of `serl encoder pretrain`, as a path or as a name in the folder
     SERL_WEIGHTS; `random`: a random network on purpose. Unset: random, for a backbone that is then trained."""

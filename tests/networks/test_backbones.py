@@ -43,6 +43,9 @@ def timm():
     [
         ("cnn", 64, (8, 8, 32)),
         ("cnn", 128, (8, 8, 32)),
+        ("dilated", 32, (32, 32, 24)),
+        ("dilated", 64, (32, 32, 24)),
+        ("dilated", 128, (32, 32, 24)),
         ("resnet10", 64, (2, 2, 512)),
         ("resnet18", 128, (4, 4, 512)),
     ],
@@ -56,7 +59,7 @@ def test_a_name_gives_maps_of_the_shape_it_tells(name, side, shape):
     assert not any(parameter.requires_grad for parameter in backbone.parameters())
 
 
-@pytest.mark.parametrize("name", ["cnn", "resnet10"])
+@pytest.mark.parametrize("name", ["cnn", "dilated", "resnet10"])
 def test_a_random_network_by_name_is_the_same_for_actor_and_learner(name):
     actor, learner = (make_backbone(random(name), 64, seeded(seed)) for seed in (1, 2))
     assert torch.equal(actor(pictures()), learner(pictures()))
@@ -76,7 +79,7 @@ def test_a_frozen_backbone_without_weights_is_refused():
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("resnet11", "did you mean resnet1"), ("vgg", "choose cnn, resnet10, resnet18 or timm:NAME")],
+    [("resnet11", "did you mean resnet1"), ("vgg", "choose cnn, dilated, resnet10, resnet18 or timm:NAME")],
 )
 def test_an_unknown_name_is_answered_with_those_there_are(name, words):
     with pytest.raises(BadEncoder, match=words):

@@ -230,7 +230,7 @@ def test_features_tell_where_a_small_object_is_better_than_a_random_network_s():
     assert where_error(backbone) < 0.5 * where_error(random)
 
 
-@pytest.mark.parametrize("backbone", ["cnn", "resnet10"])
+@pytest.mark.parametrize("backbone", ["cnn", "dilated", "resnet10"])
 def test_the_weights_are_written_with_where_they_come_from(tmp_path, backbone):
     pairs, out = album(40), tmp_path / "weights" / "a.safetensors"
     config = PretrainConfig(backbone=backbone, side=SIDE, updates=3, batch=4, seed=5)

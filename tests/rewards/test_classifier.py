@@ -26,7 +26,7 @@ def enlarged(frames):
     return frames._replace(clips=clips, spec=msgspec.structs.replace(frames.spec, observation=observation))
 
 
-@pytest.mark.parametrize("backbone", ["cnn", "resnet10"])
+@pytest.mark.parametrize("backbone", ["cnn", "dilated", "resnet10"])
 def test_gradients_reach_every_layer(frames, backbone):
     config = ClassifierConfig(backbone=backbone)
     training = Training(enlarged(frames), config, [])
