@@ -64,7 +64,7 @@ class RobotEnv(gymnasium.Env[dict[str, npt.NDArray[Any]], npt.NDArray[np.float32
     RGB image for each camera.
 
     Reward 1.0 on the step that succeeds, else 0.0; `terminated` on success, `truncated` at the task's limit or when the
-    robot has stopped with a fault, which `info["fault"]` then names; `info["stale"]` where pictures are not of then.
+    robot has stopped with a fault, which `info["fault"]` then names; `info["stale"]`: whether pictures are not of then.
 
     Args:
         robot: What moves. Owned: `close` stops it.
@@ -127,7 +127,7 @@ class RobotEnv(gymnasium.Env[dict[str, npt.NDArray[Any]], npt.NDArray[np.float32
         self.task.reset(self.robot, self.np_random)
         self._state = self.robot.observe()
         self._start = self._state
-        return self._observation(), {"is_success": False}
+        return self._observation(), {"is_success": False, "stale": False}
 
     def step(
         self, action: npt.NDArray[np.float32]
@@ -149,11 +149,9 @@ class RobotEnv(gymnasium.Env[dict[str, npt.NDArray[Any]], npt.NDArray[np.float32
         self._steps += 1
         success = self._state.fault is None and self.task.succeeded(self._state, self.robot.scene)
         truncated = not success and (self._steps >= self.task.max_steps or self._state.fault is not None)
-        info: dict[str, Any] = {"is_success": success}
+        info: dict[str, Any] = {"is_success": success, "stale": self._state.is_blind}
         if self._state.fault is not None:
             info["fault"] = self._state.fault
-        if self._state.is_blind:
-            info["stale"] = True
         return self._observation(), float(success), success, truncated, info
 
     def make_expert(self, noise: float = 0.0, seed: int = 0) -> ScriptedExpert:

@@ -16,6 +16,7 @@ from serl_suite.data.actions import ActionScale
 from serl_suite.errors import SerlError
 from serl_suite.nodes.config import TrainConfig
 from serl_suite.nodes.frame_stack import FrameStack
+from serl_suite.rewards.pictures import PictureWatch
 from serl_suite.rewards.reward import make_reward
 from serl_suite.rig import Rig
 from serl_suite.wire.messages import Observation
@@ -83,7 +84,8 @@ class Environment:
         self.env = _make(task, render_mode, arguments)
         with contextlib.ExitStack() as undone:
             undone.callback(self.env.close)
-            self._stack = FrameStack(env_spec(task, self.env), frame_stack)
+            own = env_spec(task, self.env)
+            self._stack, self._watch = FrameStack(own, frame_stack), PictureWatch(own.image_keys, own)
             self.spec: EnvSpec = self._stack.spec
             self._judge = None if reward == "task" else make_reward(reward, self.spec, disagreements)
             undone.pop_all()
@@ -119,9 +121,11 @@ class Environment:
 
     def reset(self, seed: int | None = None) -> Observation:
         """Starts an episode and returns its first observation."""
-        observation, _ = self.env.reset(seed=seed)
+        observation, info = self.env.reset(seed=seed)
         wrapped, self._steps, self.is_stale = self._stack.reset(observation), 0, False
         if self._judge is not None:
+            self._watch.reset()
+            self._check_pictures(wrapped, info)
             self._judge.reset()
             self._judge.judge(wrapped)
         return wrapped
@@ -138,7 +142,7 @@ class Environment:
 
         Raises:
             EnvironmentFailure: The action is not finite; nothing has moved.
-            BadPicture: A camera that a classifier judges by shows black, or the same picture for too long.
+            BadPicture: Who judges in the environment's place is shown black, or the same picture for too long.
         """
         if not np.isfinite(action).all():
             raise EnvironmentFailure(
@@ -153,12 +157,19 @@ class Environment:
             return wrapped, 0.0, False, True, None
         if self._judge is None:
             return wrapped, float(reward), bool(terminated), bool(truncated), self.truth
+        self._check_pictures(wrapped, info)
         verdict = self._judge.judge(wrapped, self.truth)
         # What only a simulation knows must not end an episode; a fall or a stop does.
         over = verdict.success or verdict.failure or bool(terminated and not self.truth)
         limit = getattr(self.env.unwrapped, "max_steps", None)
         late = bool(truncated) or (limit is not None and self._steps >= limit)
         return wrapped, float(verdict.success), over, late and not over, verdict.success
+
+    def _check_pictures(self, observation: Observation, info: dict[str, Any]) -> None:
+        """Unless the environment itself tells pictures that are stale: whoever draws them or hears from the cameras
+        knows better."""
+        if "stale" not in info:
+            self._watch.check(observation)
 
     def make_expert(self, noise: float, seed: int) -> Expert:
         """Returns the task's scripted expert.

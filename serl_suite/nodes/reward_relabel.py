@@ -9,6 +9,7 @@ import msgspec
 from serl_suite.data.episodes import Episode, read_episode, write_episode
 from serl_suite.rewards.classifier import RewardModel
 from serl_suite.rewards.frames import episode_files
+from serl_suite.rewards.pictures import stale_steps
 from serl_suite.rewards.success import SuccessReward
 from serl_suite.wire.messages import Step
 
@@ -33,28 +34,29 @@ def relabel(paths: Sequence[Path], model: RewardModel, folder: Path) -> Iterator
 
     Raises:
         BadClassifier: There is no episode, or one has other cameras than the classifier.
-        BadPicture: Black or frozen pictures.
+        BadPicture: A black picture, in a file that is named.
         CorruptEpisode: A file is damaged.
         DiskFull: What was written until then is whole.
     """
     for number, file in enumerate(episode_files(paths)):
         episode = read_episode(file)
-        new = relabelled(episode, model)
+        new = relabelled(file, episode, model)
         path = folder / f"{number:06d}.parquet"
         write_episode(path, new)
         yield Relabelled(path, episode.success, new.success, len(episode) - len(new))
 
 
-def relabelled(episode: Episode, model: RewardModel) -> Episode:
+def relabelled(file: Path, episode: Episode, model: RewardModel) -> Episode:
     """The episode as the classifier would have judged it: reward 1 and the end at its first success, no reward else.
 
     An episode that ended with a success that the classifier does not see ends as cut off by time, so that its value
-    goes on. One that ended with none ends as it did.
+    goes on. One that ended with none ends as it did. A step on which a camera had stopped is no success.
     """
     judge = SuccessReward(model, episode.spec)
+    stale = stale_steps(file, episode, model.card.cameras)
     steps: list[Step] = []
-    for step in episode.steps:
-        success = judge.judge(step.observation).success and step.index > 0
+    for place, step in enumerate(episode.steps):
+        success = judge.judge(step.observation).success and step.index > 0 and place not in stale
         undone = step.terminated and bool(step.success) and not success
         steps.append(
             msgspec.structs.replace(

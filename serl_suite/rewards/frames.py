@@ -12,7 +12,7 @@ import numpy.typing as npt
 from serl_suite.data.episodes import Episode, read_episode
 from serl_suite.rewards.config import BadClassifier
 from serl_suite.rewards.labels import Labels, read_labels
-from serl_suite.rewards.pictures import BadPicture, PictureWatch
+from serl_suite.rewards.pictures import stale_steps
 from serl_suite.wire.spaces import EnvSpec
 
 __all__ = ["Clip", "Frames", "Parts", "check_cameras", "episode_files", "read_frames", "split"]
@@ -121,7 +121,7 @@ def read_frames(
 
     Raises:
         BadClassifier: No frame is labelled, or the episodes have other cameras, sizes or classes.
-        BadPicture: Black or frozen pictures, in a file that is named.
+        BadPicture: A black picture, in a file that is named.
         CorruptEpisode: A file is damaged.
     """
     files = episode_files(paths)
@@ -189,14 +189,8 @@ def split(frames: Frames, calibration_share: float, test_share: float, seed: int
 
 
 def _clip(file: Path, episode: Episode, cameras: Sequence[str], labels: Labels) -> Clip:
-    watch = PictureWatch(cameras, episode.spec)
-    told = labels.of(file, episode)
-    rows = [row for row, label in enumerate(told) if label >= 0]
-    for step in episode.steps:
-        try:
-            watch.check(step.observation)
-        except BadPicture as error:
-            raise BadPicture(f"{file}, step {step.index}: {error}. Leave this episode out") from error
+    told, stale = labels.of(file, episode), stale_steps(file, episode, cameras)
+    rows = [row for row, label in enumerate(told) if label >= 0 and row not in stale]
     steps = [episode.steps[row] for row in rows]
     name = f"{episode.session_id}/{episode.number}"
 

@@ -1,15 +1,20 @@
 """Pictures that must not be judged or learned from: black ones, and ones that stand still while the robot moves."""
 
+import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from serl_suite.data.episodes import Episode
 from serl_suite.errors import SerlError
 from serl_suite.wire.messages import Observation
 from serl_suite.wire.spaces import EnvSpec
 
-__all__ = ["BadPicture", "PictureWatch"]
+__all__ = ["BadPicture", "PictureWatch", "StoppedCamera", "stale_steps"]
+
+log = logging.getLogger(__name__)
 
 BLACK = 8
 """Of 255: no pixel of a black picture is brighter, a covered camera's noise included."""
@@ -23,6 +28,10 @@ the same picture for long, and rightly so, though forces on it change; a real ca
 
 class BadPicture(SerlError):
     """A camera shows black, or has stopped."""
+
+
+class StoppedCamera(BadPicture):
+    """A camera shows the same picture again and again."""
 
 
 class PictureWatch:
@@ -49,7 +58,8 @@ class PictureWatch:
         """Looks at the next observation.
 
         Raises:
-            BadPicture: Naming the camera.
+            BadPicture: A camera shows black; it is named.
+            StoppedCamera: Likewise, and on every further observation until its picture changes.
         """
         parts = [observation[key].astype(np.float32).ravel() for key in self._moving]
         state = np.concatenate(parts) if parts else np.zeros(0, np.float32)
@@ -71,7 +81,29 @@ class PictureWatch:
         self._repeats[camera] += 1
         moved = not state.size or bool(np.abs(state - first[1]).max() > MOVED)
         if self._repeats[camera] >= self._most and moved:
-            raise BadPicture(
+            raise StoppedCamera(
                 f"camera {camera} has shown the same picture for {self._repeats[camera] / self._spec.rate_hz:.1f} s "
                 "while the robot moved; reconnect it (`serl camera list` shows what answers)"
             )
+
+
+def stale_steps(file: Path, episode: Episode, cameras: Sequence[str]) -> frozenset[int]:
+    """Places of the steps on which a camera had stopped, with a warning. It is no error: an arm that a simulation's
+    camera does not see leaves its picture the same, too.
+
+    Raises:
+        BadPicture: A camera shows black; file, step and camera are named.
+    """
+    watch, first = PictureWatch(cameras, episode.spec), ""
+    places: list[int] = []
+    for place, step in enumerate(episode.steps):
+        try:
+            watch.check(step.observation)
+        except StoppedCamera as error:
+            first = first or f"{file}, step {step.index}: {error}"
+            places.append(place)
+        except BadPicture as error:
+            raise BadPicture(f"{file}, step {step.index}: {error}. Leave this episode out") from error
+    if places:
+        log.warning("%s; such steps are left out: %d of %d", first, len(places), len(episode.steps))
+    return frozenset(places)

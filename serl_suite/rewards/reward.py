@@ -34,9 +34,6 @@ class Reward(Protocol):
             observation: As the environment gave it.
             truth: Whether that is a success, where an environment or a person tells: it decides nothing, and what
                 differs is kept.
-
-        Raises:
-            BadPicture: A camera shows black, or the same picture for too long.
         """
 
     def close(self) -> None:

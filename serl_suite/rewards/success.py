@@ -6,7 +6,6 @@ from pathlib import Path
 from serl_suite.rewards.classifier import RewardModel
 from serl_suite.rewards.disagreements import Disagreements
 from serl_suite.rewards.frames import check_cameras
-from serl_suite.rewards.pictures import PictureWatch
 from serl_suite.rewards.reward import Verdict
 from serl_suite.wire.messages import Observation
 from serl_suite.wire.spaces import EnvSpec
@@ -30,7 +29,6 @@ class SuccessReward:
         check_cameras(spec, model.card.cameras, model.card.side, spec.task)
         model.gate.check(spec)
         self.model, self._rate_hz = model, spec.rate_hz
-        self._watch = PictureWatch(model.card.cameras, spec)
         self._kept = (
             None
             if disagreements is None
@@ -51,12 +49,10 @@ class SuccessReward:
         """An episode begins; the one before is written where it had disagreements."""
         if self._kept is not None:
             self._kept.end_episode()
-        self._watch.reset()
         self._row = self._frames = 0
 
     def judge(self, observation: Observation, truth: bool | None = None) -> Verdict:
         """The verdict on the next observation; see `Reward.judge`."""
-        self._watch.check(observation)
         card = self.model.card
         pictures = {camera: observation[camera][None] for camera in card.cameras}
         probability = float(self.model.success_probability(pictures)[0])

@@ -47,6 +47,7 @@ def test_spaces_and_steps(env):
     assert env.observation_space.contains(observation)
     assert np.abs(observation["tcp_pose"]).max() < 1e-7
     assert info["is_success"] is False
+    assert info["stale"] is False
     for action in _actions(env, 0, 30):
         observation, reward, terminated, truncated, info = env.step(action)
         assert env.observation_space.contains(observation)

@@ -81,12 +81,15 @@ def test_a_black_picture_is_named_with_its_file(recorded, tmp_path):
         read_frames(changed(recorded, tmp_path, lambda s: [*s[:4], seen(s[4], wrist=black), *s[5:]]))
 
 
-def test_a_frozen_camera_is_named(recorded, tmp_path):
+def test_steps_of_a_stopped_camera_are_left_out_with_a_warning(recorded, tmp_path, caplog):
     def freeze(steps):
         return [*steps[:2], *(seen(s, front=steps[2].observation["front"]) for s in steps[2:])]
 
-    with pytest.raises(BadPicture, match=r"step 12: camera front has shown the same picture for 1\.0 s"):
-        read_frames(changed(recorded, tmp_path, freeze))
+    clip = read_frames(changed(recorded, tmp_path, freeze)).clips[0]
+    count = len(read_episode(tmp_path / "a.parquet").steps)
+    assert clip.places.tolist() == list(range(12))
+    assert "a.parquet, step 12: camera front has shown the same picture for 1.0 s" in caplog.text
+    assert f"left out: {count - 12} of {count}" in caplog.text
 
 
 def test_steps_that_do_not_tell_are_left_out(recorded, tmp_path):
