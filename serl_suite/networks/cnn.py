@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, relu
 
-from serl_suite.networks.pixels import compute_dtype, convolution
+from serl_suite.networks.pixels import compute_dtype, convolution, halvings
 
 __all__ = ["SmallCNN"]
 
@@ -23,11 +23,7 @@ class SmallCNN(nn.Module):
 
     def __init__(self, side: int, generator: torch.Generator) -> None:
         super().__init__()
-        strides = []
-        while side > COARSEST:
-            strides.append(2)
-            side = (side + 1) // 2
-        self.strides = (*strides, 1)
+        self.strides = (2,) * halvings(side, COARSEST) + (1,)
         weights = [
             convolution(3 if i == 0 else CHANNELS, CHANNELS, 3, generator) for i in range(len(self.strides))
         ]

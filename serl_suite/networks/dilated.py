@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, relu
 
-from serl_suite.networks.pixels import compute_dtype, convolution
+from serl_suite.networks.pixels import compute_dtype, convolution, halvings
 
 __all__ = ["DilatedCNN"]
 
@@ -27,11 +27,8 @@ class DilatedCNN(nn.Module):
 
     def __init__(self, side: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.halvings = 0
-        while side > FINEST:
-            self.halvings += 1
-            side = (side + 1) // 2
-        count = max(1, self.halvings) + len(DILATIONS)
+        self.strides = (2,) * halvings(side, FINEST) or (1,)
+        count = len(self.strides) + len(DILATIONS)
         weights = [convolution(3 if i == 0 else CHANNELS, CHANNELS, 3, generator) for i in range(count)]
         self.weights = nn.ParameterList(weights)
         self.biases = nn.ParameterList([torch.zeros(CHANNELS) for _ in weights])
@@ -41,8 +38,7 @@ class DilatedCNN(nn.Module):
         dtype = compute_dtype(pictures)
         layers = [(w.to(dtype), b.to(dtype)) for w, b in zip(self.weights, self.biases, strict=True)]
         x = pictures.permute(0, 3, 1, 2).to(dtype) / 255.0 - 0.5
-        stride = 2 if self.halvings else 1
-        for weight, bias in layers[: -len(DILATIONS)]:
+        for (weight, bias), stride in zip(layers[: -len(DILATIONS)], self.strides, strict=True):
             x = relu(conv2d(x, weight, bias, stride=stride, padding=1))
         for (weight, bias), dilation in zip(layers[-len(DILATIONS) :], DILATIONS, strict=True):
             x = x + relu(conv2d(x, weight, bias, padding=dilation, dilation=dilation))

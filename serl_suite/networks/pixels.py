@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-__all__ = ["compute_dtype", "convolution", "imagenet_normalised"]
+__all__ = ["compute_dtype", "convolution", "halvings", "imagenet_normalised"]
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's pictures, which most published backbones expect to be normalised by."""
@@ -26,6 +26,14 @@ def imagenet_normalised(pictures: Tensor) -> Tensor:
     )
     x = (pictures.float() / 255.0 - mean) / std
     return x.to(compute_dtype(pictures)).permute(0, 3, 1, 2)
+
+
+def halvings(side: int, most: int) -> int:
+    """How often convolutions of stride 2 halve a side until it is `most` or less [pixels]."""
+    count = 0
+    while side > most:
+        side, count = (side + 1) // 2, count + 1
+    return count
 
 
 def convolution(inputs: int, outputs: int, size: int, generator: torch.Generator) -> Tensor:
