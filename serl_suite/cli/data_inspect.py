@@ -85,7 +85,7 @@ def run(arguments: Sequence[str]) -> int:
     chosen = tyro.cli(_Arguments, args=list(arguments), prog="serl data inspect", description=DESCRIPTION)
     from rich.console import Console
 
-    console, code = Console(), 0
+    console, code = Console(markup=False, emoji=False), 0
     for path in (chosen.path, *chosen.more):
         for place in _places(path):
             code = max(code, _inspect(place, console))

@@ -60,25 +60,22 @@ def _make(name: str, folder: Path) -> None:
 
 
 def _list(folder: Path) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     from serl_suite.wire.keys import list_keys
 
     infos = list_keys(folder)
     if not infos:
         print(f"No keys in {folder}; make one: serl keys make learner")  # noqa: T201
         return
-    table = Table(title=str(folder), title_justify="left", box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for column in ("name", "public key", "secret"):
-        table.add_column(column, no_wrap=True)
-    for info in infos:
-        table.add_row(info.name, info.public, _secret_state(folder / f"{info.name}.secret"))
-    Console().print(table)
+    print(folder)  # noqa: T201
+    width = max(len(info.name) for info in infos)
+    for (
+        info
+    ) in infos:  # plain text, whole on any terminal: a key may hold [b] or :x:, and it is there to be copied
+        print(f"{info.name:{width}}   {info.public}   {_secret_state(folder / f'{info.name}.secret')}")  # noqa: T201
 
 
 def _secret_state(path: Path) -> str:
     if not path.exists():
-        return "of another machine"
+        return "secret of another machine"
     is_open = path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
-    return "OPEN TO OTHERS: chmod 600 it" if is_open else "here"
+    return "SECRET OPEN TO OTHERS: chmod 600 it" if is_open else "secret here"

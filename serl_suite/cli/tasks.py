@@ -51,7 +51,7 @@ def run(arguments: Sequence[str]) -> int:
         task = _describe(task_class)
         limit = "" if task.max_steps is None else str(task.max_steps)
         table.add_row(task_id, task.description, limit, "scripted" if task.has_expert else "none")
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)
     cameras = " ".join(_cameras())
     print(f"Each learns from a sparse success reward; cameras on request: --cameras {cameras}")  # noqa: T201
     print("Any other installed Gymnasium id with Box or Dict observations and Box actions works too:")  # noqa: T201

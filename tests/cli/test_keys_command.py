@@ -32,6 +32,14 @@ def test_tells_an_open_secret_and_a_foreign_key(tmp_path, capsys):
     assert "OPEN TO OTHERS" in learner
 
 
+def test_lists_a_key_as_it_is_on_a_narrow_terminal(tmp_path, capsys, monkeypatch):
+    public = "K%8A=bA!o6^POdt[q]OnvH1EU-20GxJ^hN:x:raN"  # a Z85 text may look like a mark-up or an emoji
+    (tmp_path / "a-machine-of-the-robot-laboratory.public").write_text(public)
+    monkeypatch.setenv("COLUMNS", "40")
+    assert main(["keys", "list", "--folder", str(tmp_path)]) == 0
+    assert public in capsys.readouterr().out
+
+
 def test_never_overwrites_a_key(tmp_path, capsys):
     main(["keys", "make", "a", "--folder", str(tmp_path)])
     before = (tmp_path / "a.secret").read_bytes()
