@@ -68,9 +68,8 @@ def _list(folder: Path) -> None:
         return
     print(folder)  # noqa: T201
     width = max(len(info.name) for info in infos)
-    for (
-        info
-    ) in infos:  # plain text, whole on any terminal: a key may hold [b] or :x:, and it is there to be copied
+    # Plain text, whole on any terminal: a key may look like a mark-up, and it is there to be copied.
+    for info in infos:
         print(f"{info.name:{width}}   {info.public}   {_secret_state(folder / f'{info.name}.secret')}")  # noqa: T201
 
 

@@ -119,12 +119,7 @@ def test_an_episode_that_was_cut_off_is_said(tmp_path, capsys):
 
 
 def test_names_are_shown_as_they_are(tmp_path, capsys):
-    odd = EnvSpec(
-        task="Pick[b]:x:-v0",
-        observation=SPEC.observation,
-        action=SPEC.action,
-        rate_hz=20.0,
-    )
+    odd = EnvSpec(task="Pick[b]:x:-v0", observation=SPEC.observation, action=SPEC.action)
     write_episode(tmp_path / "0.parquet", episode(0, 4, success=True, spec=odd))
     assert main(["data", "inspect", str(tmp_path)]) == 0
     assert rows(capsys)["task"] == "Pick[b]:x:-v0"
