@@ -71,6 +71,7 @@ def _prepare_demonstrations(folder: "RunFolder", stop: "Event") -> None:
         config = msgspec.structs.replace(config, reward="task")
     environment = Environment.of(config)
     try:
+        folder.hold_classifier()
         if config.demos == "none" or folder.has_demonstrations:
             return
         if config.demos is not None:

@@ -13,7 +13,7 @@ from torch.nn.functional import layer_norm
 
 from serl_suite.networks.backbone import feature_shape, make_backbone
 from serl_suite.networks.encoder_config import EncoderConfig
-from serl_suite.networks.frozen_resnet import FrozenResNet
+from serl_suite.networks.frozen_resnet import SIDE_STEP, FrozenResNet
 from serl_suite.networks.normaliser import Normaliser
 from serl_suite.networks.resnet import ResNet
 
@@ -83,6 +83,7 @@ class PixelEncoder(nn.Module):
         super().__init__()
         self.cameras = tuple(cameras)
         self.frozen = config.frozen
+        self._side = side
         self.normaliser = Normaliser(state_dim)
         self.backbone = make_backbone(config, side, generator)
         self.feature_shape = feature_shape(self.backbone, side)
@@ -106,8 +107,10 @@ class PixelEncoder(nn.Module):
         return maps.flatten(1)
 
     def settle(self) -> None:
-        """To be called once the encoder is where it will compute: a frozen ResNet takes its quick way on a GPU."""
-        if self.frozen and isinstance(self.backbone, ResNet) and self.normaliser.mean.is_cuda:
+        """To be called once the encoder is where it will compute: a frozen ResNet takes its quick way on a GPU, where
+        that way has the pictures' side."""
+        is_quick = self.frozen and self.normaliser.mean.is_cuda and self._side % SIDE_STEP == 0
+        if is_quick and isinstance(self.backbone, ResNet):
             self._quick = FrozenResNet(self.backbone)
 
     def forward(self, seen: Tensor, state: Tensor) -> Tensor:

@@ -12,7 +12,10 @@ from serl_suite.networks.encoder_config import BadEncoder
 from serl_suite.networks.pixels import compute_dtype, imagenet_normalised
 from serl_suite.networks.resnet import EPS, GROUPS, GroupNorm, ResidualBlock, ResNet
 
-__all__ = ["FrozenResNet"]
+__all__ = ["SIDE_STEP", "FrozenResNet"]
+
+SIDE_STEP = 4
+"""Sides of pictures are multiples of it."""
 
 Norm = tuple[Tensor, Tensor]
 
@@ -44,7 +47,7 @@ class FrozenResNet(nn.Module):
 
     @torch.no_grad()
     def forward(self, pictures: Tensor) -> Tensor:
-        """uint8 pictures, whose sides are multiples of 4, to feature maps.
+        """uint8 pictures, whose sides are multiples of `SIDE_STEP`, to feature maps.
 
         Shape: (n, height, width, 3) -> (n, height', width', channels)
 
@@ -52,9 +55,9 @@ class FrozenResNet(nn.Module):
             BadEncoder: The sides are not.
         """
         height, width = pictures.shape[1:3]
-        if height % 4 or width % 4:
+        if height % SIDE_STEP or width % SIDE_STEP:
             raise BadEncoder(
-                f"pictures of {height} x {width}; their sides must be multiples of 4: resize or crop them"
+                f"pictures of {height} x {width}; their sides must be multiples of {SIDE_STEP}: resize or crop them"
             )
         x = first_layers(pictures.contiguous(), self.stem, (self.stem_gain, self.stem_shift))
         maps: Tensor = self.blocks(x)

@@ -2,6 +2,7 @@
 
 config.yaml            the resolved configuration
 run.json               format version, package versions, machine, date
+classifier.sha256      of the model that judges success, where one does
 demos/                 the demonstrations, one parquet file an episode
 episodes/<session>/    what the actors did, one parquet file an episode
 journal/               steps of episodes that are still open
@@ -14,6 +15,7 @@ evaluation.json, curve.png, evaluation.mp4, evaluation.gif, report.html
 
 import datetime
 import difflib
+import hashlib
 import importlib.metadata
 import platform
 import time
@@ -68,6 +70,7 @@ class RunFolder:
         self.logs = path / "logs"
         self.evaluation = path / "evaluation.json"
         self.outcome = path / "outcome.json"
+        self.classifier = path / "classifier.sha256"
         self.address = path / "learner.address"
         self.info = self._read_info()
         self.config = self._read_config()
@@ -105,6 +108,24 @@ class RunFolder:
     @property
     def has_demonstrations(self) -> bool:
         return any(self.demos.iterdir())
+
+    def hold_classifier(self) -> None:
+        """Notes which classifier judges success, where one does; on a later start, that it is the same.
+
+        Raises:
+            RunFolderError: It is another: what the run has learned was rewarded by the one before.
+        """
+        kind, _, model = self.config.reward.partition(":")
+        if kind != "classifier":
+            return
+        digest = hashlib.sha256(Path(model).read_bytes()).hexdigest()
+        if not self.classifier.exists():
+            self.classifier.write_text(digest)
+        elif self.classifier.read_text() != digest:
+            raise RunFolderError(
+                f"{model} is not the classifier that {self.path} began with (was it trained again?); put that one "
+                "back there, or start a new run"
+            )
 
     def announce(self, address: str) -> None:
         """Tells the actors of this machine where the learner listens."""

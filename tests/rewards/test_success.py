@@ -3,10 +3,15 @@
 import msgspec
 import numpy as np
 import pytest
+from lamp_env import CAMERAS
 
+from serl_suite.cli.main import main
 from serl_suite.data.episodes import SpecMismatch, read_dataset
+from serl_suite.nodes.config import ActorConfig, TrainConfig
 from serl_suite.nodes.environment import Environment
 from serl_suite.nodes.reward_relabel import relabelled
+from serl_suite.nodes.run_folder import RunFolder
+from serl_suite.rewards.classifier import RewardModel
 from serl_suite.rewards.config import BadClassifier
 from serl_suite.rewards.frames import read_frames
 from serl_suite.rewards.gate import parse_gate
@@ -114,6 +119,24 @@ def test_other_cameras_and_sizes_are_refused(trained):
     none = Environment("lamp_env:Lamp-v0")
     with pytest.raises(BadClassifier, match="has no camera, and no camera 'front'"):
         SuccessReward(trained, none.spec)
+
+
+def test_a_run_does_not_go_on_with_another_classifier(trained, tmp_path, capsys):
+    model, run = tmp_path / "m.safetensors", tmp_path / "run"
+    trained.save(model)
+    config = TrainConfig(
+        task="lamp_env:Lamp-v0",
+        demos="none",
+        reward=f"classifier:{model}",
+        actor=ActorConfig(cameras=CAMERAS, image_size=32),
+    )
+    RunFolder.create(run, config).hold_classifier()
+    RunFolder(run).hold_classifier()
+    model.unlink()
+    other = msgspec.structs.replace(trained.card, threshold=trained.card.threshold / 2)
+    RewardModel(trained.network, other).save(model)
+    assert main(["train", "--resume", str(run)]) == 1
+    assert "not the classifier" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["classifier", "classifier:", "oracle", ""])

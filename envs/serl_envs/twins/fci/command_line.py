@@ -9,7 +9,6 @@ import os
 import signal
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Protocol
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
     from serl_envs.twins.fci.arm import Arm
 
 __all__ = ["InvalidTwin", "run"]
+
+log = logging.getLogger(__name__)
 
 PRIORITY = 70
 """SCHED_FIFO: below the 80 of the robot server's control process, which has to answer in time."""
@@ -124,7 +125,7 @@ def run(arguments: Sequence[str]) -> int:
     end = time.monotonic() + options.seconds if options.seconds else float("inf")
     server.serve(lambda: stop.is_set() or time.monotonic() > end, user_stop.is_set, guiding.is_set)
     if options.mode == "realtime":
-        logging.getLogger(__name__).info("%d ticks came late", server.late_ticks)
+        log.info("%d ticks came late", server.late_ticks)
     for path, record in records.items():
         record.save(path)
     return 0
@@ -132,8 +133,14 @@ def run(arguments: Sequence[str]) -> int:
 
 def _take_priority() -> None:
     """A real arm's master controller is a real-time machine; a twin without that right is late more often."""
-    with suppress(PermissionError):
+    try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
+    except PermissionError:
+        log.warning(
+            "no right to real-time priority, so ticks will come late more often; run as root, or allow it: "
+            "ulimit -r %d (rtprio in /etc/security/limits.conf)",
+            PRIORITY,
+        )
 
 
 def _records(options: Options, arm: "Arm") -> dict[Path, _Record]:
