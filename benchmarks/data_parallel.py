@@ -28,7 +28,8 @@ from serl_suite.agents.ranks import ALONE, Ranks
 from serl_suite.agents.rlpd import RLPD
 from serl_suite.agents.rlpd_config import RLPDConfig
 from serl_suite.agents.update_graph import UpdateGraph
-from serl_suite.data.replay import Batch, Replay, mixed_sample
+from serl_suite.data.mixing import mixed_sample
+from serl_suite.data.replay import Batch, Replay
 from serl_suite.networks.encoder_config import EncoderConfig
 from serl_suite.networks.host import tune_host
 from serl_suite.nodes.group import is_group, join_group

@@ -21,7 +21,8 @@ from stable_baselines3.common.logger import Logger
 from serl_suite.agents.policy import Policy
 from serl_suite.agents.rlpd import RLPD
 from serl_suite.agents.rlpd_config import RLPDConfig
-from serl_suite.data.replay import Replay, mixed_sample
+from serl_suite.data.mixing import mixed_sample
+from serl_suite.data.replay import Replay
 from serl_suite.networks.host import tune_host
 from serl_suite.wire.messages import Step
 from serl_suite.wire.spaces import EnvSpec, env_spec

@@ -127,7 +127,7 @@ class RobotEnv(gymnasium.Env[dict[str, npt.NDArray[Any]], npt.NDArray[np.float32
         self.task.reset(self.robot, self.np_random)
         self._state = self.robot.observe()
         self._start = self._state
-        return self._observation(), {"is_success": False, "stale": False}
+        return self._observation(), {"is_success": False, "stale": self._state.is_blind}
 
     def step(
         self, action: npt.NDArray[np.float32]

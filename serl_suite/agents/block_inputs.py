@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from serl_suite.agents.ranks import Ranks
-from serl_suite.data.replay import Batch, Draw, Replay, join
+from serl_suite.data.mixing import join
+from serl_suite.data.replay import Batch, Draw, Replay
 
 __all__ = ["BlockInputs", "DrawnRows", "GatheredBatches", "each"]
 

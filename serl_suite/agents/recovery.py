@@ -23,7 +23,8 @@ from serl_suite.agents.optimiser import adam_state, descend, load_adam_state, ma
 from serl_suite.agents.policy_network import make_actor, require_states
 from serl_suite.agents.rlpd import RLPD
 from serl_suite.agents.rlpd_config import RLPDConfig
-from serl_suite.data.replay import Batch, Replay, mixed_sample
+from serl_suite.data.mixing import mixed_sample
+from serl_suite.data.replay import Batch, Replay
 from serl_suite.networks.ensemble import EnsembleMLP
 from serl_suite.wire.spaces import EnvSpec, Observation
 

@@ -5,7 +5,8 @@ import os
 import torch
 
 from serl_suite.data.columns import Features
-from serl_suite.data.replay import Batch, Replay, mixed_sample, mixed_split
+from serl_suite.data.mixing import mixed_sample, mixed_split
+from serl_suite.data.replay import Batch, Replay
 from serl_suite.errors import SerlError
 from serl_suite.nodes.config import TrainConfig
 from serl_suite.wire.messages import Step

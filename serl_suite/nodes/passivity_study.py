@@ -16,7 +16,8 @@ from serl_suite.agents.lagrangian import LagrangianConfig, LagrangianRLPD
 from serl_suite.agents.recovery import RecoveryConfig, RecoveryRLPD, risk_batch
 from serl_suite.agents.rlpd import RLPD
 from serl_suite.agents.rlpd_config import RLPDConfig
-from serl_suite.data.replay import Replay, mixed_sample
+from serl_suite.data.mixing import mixed_sample
+from serl_suite.data.replay import Replay
 from serl_suite.errors import SerlError
 from serl_suite.nodes.environment import Expert, load_plugins
 from serl_suite.nodes.evaluation import SEED_OFFSET

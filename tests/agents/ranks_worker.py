@@ -13,7 +13,8 @@ import torch.distributed as dist
 from serl_suite.agents.ranks import Ranks
 from serl_suite.agents.rlpd import RLPD, RLPDConfig
 from serl_suite.data.checkpoint import save_checkpoint
-from serl_suite.data.replay import Replay, mixed_sample
+from serl_suite.data.mixing import mixed_sample
+from serl_suite.data.replay import Replay
 from serl_suite.networks.encoder_config import EncoderConfig
 from serl_suite.wire.messages import Step
 from serl_suite.wire.spaces import ArraySpec, EnvSpec

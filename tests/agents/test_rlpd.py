@@ -16,7 +16,8 @@ from serl_suite.agents.errors import BadAgent
 from serl_suite.agents.rlpd import RLPD
 from serl_suite.agents.rlpd_config import RLPDConfig
 from serl_suite.data.checkpoint import load_checkpoint, save_checkpoint
-from serl_suite.data.replay import Batch, Replay, mixed_sample
+from serl_suite.data.mixing import mixed_sample
+from serl_suite.data.replay import Batch, Replay
 from serl_suite.wire.messages import Step
 from serl_suite.wire.spaces import ArraySpec, EnvSpec
 

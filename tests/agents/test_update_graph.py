@@ -9,7 +9,8 @@ from serl_suite.agents.agent import BadAgent
 from serl_suite.agents.block_inputs import each
 from serl_suite.agents.rlpd import RLPD, RLPDConfig
 from serl_suite.agents.update_graph import UpdateGraph
-from serl_suite.data.replay import Replay, join
+from serl_suite.data.mixing import join
+from serl_suite.data.replay import Replay
 from serl_suite.networks.encoder_config import EncoderConfig
 from serl_suite.wire.messages import Step
 from serl_suite.wire.spaces import ArraySpec, EnvSpec

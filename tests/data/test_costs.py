@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from serl_suite.data.episodes import Episode, read_episode, write_episode
-from serl_suite.data.replay import Replay, mixed_sample
+from serl_suite.data.mixing import mixed_sample
+from serl_suite.data.replay import Replay
 from serl_suite.wire.codec import Codec
 from serl_suite.wire.messages import Step, check_step
 from serl_suite.wire.spaces import ArraySpec, BadStep, EnvSpec

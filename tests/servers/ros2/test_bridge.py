@@ -13,39 +13,23 @@ import pytest
 pytest.importorskip("pylibfranka")
 pytest.importorskip("cyclonedds")
 
+from bridge import NAMES, READY, bridging, stream
 from graph import Graph, encode, joints, pose, position_of, quaternion_of
-from rig import ENVIRONMENT, end, recover, running, start, start_server, wait_until
+from rig import ENVIRONMENT, end, recover, running, start_server, wait_until
 
 from serl_suite.control.rotations import quaternion_inverse, rotate, rotation_difference
-from serl_suite.wire.robot_client import RobotClient, RobotRefused
-from serl_suite.wire.robot_messages import Reset, ResetJoints
+from serl_suite.wire.robot_client import RobotClient
+from serl_suite.wire.robot_messages import Reset
 
 DOWN = (1.0, 0.0, 0.0, 0.0)
 HOME = np.array([0.45, 0.0, 0.35])
-NAMES = [f"fr3_joint{i}" for i in range(1, 8)]
-READY = (0.0, -0.785, 0.0, -2.356, 0.0, 1.571, 0.785)
 TALKER = Path(__file__).with_name("talker.py")
-PERIOD_S = 0.01
 
 
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory):
     with running(tmp_path_factory.mktemp("rig"), "127.0.8.1") as made:
         yield made
-
-
-@contextlib.contextmanager
-def bridging(rig, *options):
-    """A bridge; its process and its log."""
-    log = rig.log.with_name(f"bridge_{time.monotonic_ns()}.log")
-    arguments = ["bridge", "--transport", "cyclonedds", "--address", rig.address, *options]
-    process = start(["serl_servers.ros2", *arguments], log, "bridging")
-    try:
-        yield process, log
-    finally:
-        if process.poll() is None:
-            assert end(process) == 0
-        assert "Traceback" not in log.read_text()
 
 
 @pytest.fixture(scope="module")
@@ -77,14 +61,6 @@ def arm(rig):
 
 def beside(x, y, z):
     return HOME + np.array([x, y, z])
-
-
-def stream(talker, make, seconds, until=lambda: False):
-    """Says what is made anew each time, 100 times a second."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and not until():
-        talker.say(make())
-        time.sleep(PERIOD_S)
 
 
 def test_what_the_arm_does_is_published(bridge, graph, arm):
@@ -198,26 +174,6 @@ def test_a_joint_target_is_reached(bridge, graph, arm):
         stream(talker, lambda: joints(NAMES, goal), 2.0)
         assert np.abs(np.array(arm.await_state().dq)).max() < 0.05
     assert arm.await_state().fault == ""
-
-
-def test_a_joint_target_that_is_published_no_more_is_let_go(bridge, graph, arm):
-    faults = graph.listen("DiagnosticArray", "faults")
-    arm.keep_control()
-    with contextlib.suppress(RobotRefused):  # near is near enough
-        arm.ask(ResetJoints(number=arm.next_number(), q=(-0.6, *READY[1:6], -2.0)), 40.0)
-    arm.release()
-    # far enough to be under way for longer than control lasts in silence, whatever the pace of the twin
-    far = (0.6, *READY[1:6], 2.2)
-    with graph.talk("JointState", "target_joint") as talker:
-        stream(talker, lambda: joints(NAMES, far), 5.0, lambda: np.abs(arm.await_state().dq).max() > 0.1)
-        # it hangs: still there, and silent
-        faults.hear(lambda m: "the client that asked has lost control" in m.status[0].message)
-    time.sleep(0.5)
-    held = np.array(arm.await_state().position)
-    time.sleep(0.5)
-    assert np.abs(np.array(arm.await_state().position) - held).max() < 5e-3
-    assert np.abs(np.array(arm.state.q) - far).max() > 0.3, "it was let go on the way"
-    assert arm.state.fault == ""
 
 
 def test_somebody_else_in_control_is_named(bridge, graph, arm):
