@@ -11,7 +11,6 @@ process to process and nothing else. The actor's loop runs at 20 Hz and asks for
 """
 
 import argparse
-import multiprocessing
 import os
 import signal
 import socket
@@ -21,13 +20,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import av
 import msgspec
 import numpy as np
-import zmq
+from _one_way import one_way
 from _table import Row, print_table, write_json
 
 from serl_suite.wire.camera_client import CameraClient
@@ -127,36 +125,6 @@ def camera_process(folder: Path, name: str) -> int:
     raise SystemExit(f"camera {name} has no process")
 
 
-def receive(pipe: Connection) -> None:
-    """Stamps what comes."""
-    receiver = zmq.Context().socket(zmq.PULL)
-    pipe.send(receiver.bind_to_random_port("tcp://127.0.0.1"))
-    stamps = []
-    for _ in range(PICTURES):
-        receiver.recv_multipart()
-        stamps.append(time.monotonic_ns())
-    pipe.send(stamps)
-
-
-def bare() -> list[float]:
-    """The same bytes over bare pyzmq, one way."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=receive, args=(theirs,))
-    process.start()
-    sender = zmq.Context().socket(zmq.PUSH)
-    sender.connect(f"tcp://127.0.0.1:{ours.recv()}")
-    frames, sent = [bytes(SIZE * SIZE * 3)] * len(CAMERAS), []
-    time.sleep(0.2)
-    for _ in range(PICTURES):
-        sent.append(time.monotonic_ns())
-        sender.send_multipart(frames)
-        time.sleep(0.2 / CAMERA_HZ)
-    stamps = ours.recv()
-    process.join()
-    return [(b - a) * 1e-9 for a, b in zip(sent, stamps, strict=True)]
-
-
 def measure(folder: Path) -> list[Row]:
     for name in CAMERAS:
         (folder / f"{name}.avi").symlink_to(folder / "film.avi")
@@ -174,7 +142,9 @@ def measure(folder: Path) -> list[Row]:
         os.kill(camera_process(folder, CAMERAS[1]), signal.SIGKILL)  # what opens it again finds nothing
         time.sleep(3.0)
         cases["one that is unplugged"] = periods(client)
-    baseline = np.percentile(np.array(bare()) * 1e3, [50, 99])
+    frames = [bytes(SIZE * SIZE * 3)] * len(CAMERAS)
+    bare = one_way(frames, count=PICTURES, period_s=0.2 / CAMERA_HZ)
+    baseline = np.percentile(np.array(bare) * 1e3, [50, 99])
     rows = [
         Row(
             f"arrival to the actor, {PICTURES} pictures, two cameras {SIZE}x{SIZE}, p50 / p99",

@@ -10,7 +10,6 @@ state. The baseline of the same run is bare pyzmq: as many bytes from process to
 """
 
 import argparse
-import multiprocessing
 import os
 import random
 import signal
@@ -20,12 +19,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import zmq
+from _one_way import one_way
 from _table import Row, print_table, write_json
 
 from serl_suite.wire.robot_client import RobotClient
@@ -137,37 +135,6 @@ def work(mode: str) -> Minute:
         return Minute(speed, float(np.mean(rates)), min(rates), client.state.fault)
 
 
-def receive(pipe: Connection) -> None:
-    """Stamps what comes."""
-    socket = zmq.Context().socket(zmq.ROUTER)
-    pipe.send(socket.bind_to_random_port("tcp://127.0.0.1"))
-    stamps = []
-    for _ in range(SETPOINTS):
-        socket.recv_multipart()
-        stamps.append(time.monotonic_ns())
-    pipe.send(stamps)
-
-
-def bare() -> list[float]:
-    """The same bytes over bare pyzmq."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=receive, args=(theirs,))
-    process.start()
-    socket = zmq.Context().socket(zmq.DEALER)
-    socket.connect(f"tcp://127.0.0.1:{ours.recv()}")
-    request = Follow(number=1, position=(0.4, 0.0, 0.3), quaternion=(1.0, 0.0, 0.0, 0.0), deadline_s=1.0)
-    body, sent = encode(request), []
-    time.sleep(0.2)
-    for _ in range(SETPOINTS):
-        sent.append(time.monotonic_ns())
-        socket.send(body)
-        time.sleep(0.5 * PERIOD_S)
-    stamps = ours.recv()
-    process.join()
-    return [(b - a) * 1e-9 for a, b in zip(sent, stamps, strict=True)]
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", metavar="FILE", help="also write the figures there")
@@ -175,7 +142,9 @@ def main() -> int:
     seconds, success = latencies()
     lockstep, load = work("lockstep"), os.getloadavg()[0]
     realtime = work("realtime")
-    ours, baseline = (np.percentile(np.array(values) * 1e3, [50, 99]) for values in (seconds, bare()))
+    request = Follow(number=1, position=(0.4, 0.0, 0.3), quaternion=(1.0, 0.0, 0.0, 0.0), deadline_s=1.0)
+    bare = one_way([encode(request)], count=SETPOINTS, period_s=0.5 * PERIOD_S)
+    ours, baseline = (np.percentile(np.array(values) * 1e3, [50, 99]) for values in (seconds, bare))
     rows = [
         Row(
             f"setpoint to torque, {SETPOINTS} setpoints, real time, p50 / p99",
