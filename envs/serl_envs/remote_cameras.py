@@ -130,6 +130,13 @@ class RemoteCameras:
 
     def _judge(self, client: CameraClient) -> None:
         for name in self._watched:
+            if name not in client.names:
+                self.fault, self.detail = (
+                    NONSENSE,
+                    f"the camera server at {self._address} has no camera {name} any more",
+                )
+                _log.warning("%s", self.detail)
+                return
             fault, detail = client.fault(name)
             if fault:
                 self.fault, self.detail = f"camera_{name}_{fault}", f"camera {name}: {fault}: {detail}"

@@ -108,6 +108,7 @@ def _in_run(run: Path, stop: Event) -> _Place | None:
     from serl_suite.nodes.run_folder import RunFolder
 
     folder = RunFolder(run)
+    folder.hold_files()
     if not folder.address.exists():
         log.info("waiting for a learner on %s", folder.path)
     address = folder.wait_for_address(stop)

@@ -84,7 +84,11 @@ def run(arguments: Sequence[str]) -> int:
     if not done:
         return EXIT_INTERRUPTED
     print(f"{out}: {chosen.backbone} from {len(pairs.eyes)} looks, {chosen.side} x {chosen.side} pixels")  # noqa: T201
-    print(f"Use it: serl train TASK --obs pixels --agent.encoder.frozen --agent.encoder.weights {out}")  # noqa: T201
+    task = chosen.task or "TASK"
+    print(  # noqa: T201
+        f"Use it: serl train {task} --obs pixels --actor.image-size {chosen.side} --agent.encoder.frozen "
+        f"--agent.encoder.weights {out}"
+    )
     return 0
 
 

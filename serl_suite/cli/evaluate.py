@@ -49,6 +49,7 @@ def run(arguments: Sequence[str]) -> int:
     from serl_suite.nodes.run_folder import RunFolder
 
     folder = RunFolder(chosen.run)
+    folder.hold_files()
     return evaluate_and_report(
         folder, stop, episodes=chosen.episodes, seed=chosen.seed, rig=chosen.rig, film=chosen.video
     )

@@ -55,6 +55,7 @@ def _learn(arguments: Sequence[str], group: "Group | None") -> int:
     from serl_suite.nodes.learner import Learner
 
     with discard_on_error(folder) if is_new else nullcontext():
+        folder.hold_files()
         if is_new and folder.config.demos not in (None, "none"):
             import_demonstrations(folder.config.demos, folder.demos)
         learner = Learner(folder, group)

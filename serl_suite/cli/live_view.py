@@ -28,6 +28,8 @@ SPARK_WIDTH = 32
 STOPPING, STOPPED, ENDED = "stopping", "stopped", "ended"
 FEET = {STOPPING: "Both processes end; everything is kept.", STOPPED: "", ENDED: ""}
 """Below the figures, by phase; of all others: how to stop."""
+KEYS = "s: success, f: failure. "
+"""For who judges by keys (rewards/keys.py)."""
 
 
 class LiveView:
@@ -119,7 +121,8 @@ def screen(state: TrainingState, phase: str, path: Path, elapsed_s: float) -> Re
         Text(f"{phase}, {duration(elapsed_s)}", style="bold cyan"),
     )
     head.add_row(Text(str(path), style="dim", overflow="ellipsis"), "")
-    foot = Text(FEET.get(phase, "Ctrl-C stops and keeps everything."), style="dim")
+    keys = KEYS if state.config.reward.partition(":")[0] == "key" else ""
+    foot = Text(FEET.get(phase, f"{keys}Ctrl-C stops and keeps everything."), style="dim")
     return Padding(Group(head, Text(), _progress(state), Text(), _figures(state), Text(), foot), (1, 2, 0, 2))
 
 

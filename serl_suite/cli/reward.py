@@ -12,6 +12,7 @@ from serl_suite.cli.commands import Commands, run_command
 from serl_suite.cli.stopping import stop_on_signals
 from serl_suite.cli.typed import as_typed
 from serl_suite.errors import SerlError
+from serl_suite.nodes.config import ActorConfig
 from serl_suite.rewards.config import BadClassifier, ClassifierConfig
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class _Eval(msgspec.Struct, frozen=True, kw_only=True):
     data: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="DATA")] = ()
     """Folders of episodes, or episode files; by default the test episodes put aside in training."""
     out: Path | None = None
-    """Folder for the report; by default one beside the model, named like it."""
+    """Folder for the report; by default one beside the model, named like it and DATA."""
     device: str = "cpu"
     """cpu, or cuda."""
 
@@ -140,6 +141,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def _record(arguments: Sequence[str]) -> int:
     chosen = tyro.cli(_Record, args=list(arguments), prog="serl reward record", description=RECORD)
+    if chosen.n < 1 or not chosen.noise >= 0 or chosen.seed < 0:
+        raise CannotDo("--n is 1 or more, --noise and --seed are not negative")
     folder = _new_folder(chosen.out or Path("rewards") / chosen.task.replace("/", "_"))
     stop = stop_on_signals()
     from serl_suite.cli.main import EXIT_INTERRUPTED
@@ -159,11 +162,12 @@ def _record(arguments: Sequence[str]) -> int:
                     break
     finally:
         environment.close()
-    print(  # noqa: T201
-        f"{episodes} episodes in {folder}: {frames} frames, {successes} of them successes; train on them: "
-        + as_typed(f"serl reward train {folder}")
-    )
-    return 0 if episodes == 2 * chosen.n else EXIT_INTERRUPTED
+    print(f"{episodes} episodes in {folder}: {frames} frames, {successes} of them successes")  # noqa: T201
+    if episodes < 2 * chosen.n:
+        print("Stopped; what is recorded can be trained on, with others of another --seed")  # noqa: T201
+        return EXIT_INTERRUPTED
+    print(f"Train on them: {as_typed(f'serl reward train {folder}')}")  # noqa: T201
+    return 0
 
 
 def _train(arguments: Sequence[str]) -> int:
@@ -193,9 +197,23 @@ def _train(arguments: Sequence[str]) -> int:
                 return EXIT_INTERRUPTED
     model = training.finish()
     model.save(path)
-    _report(model, frames.only(model.card.parts.test), path, None)
-    print(f"Classifier: {path}; use it: serl train {model.card.task} --obs pixels --reward classifier:{path}")  # noqa: T201
+    scores = _report(model, frames.only(model.card.parts.test), _report_folder(path))
+    if not scores.true_positive_rate > 0.0:
+        print(f"Classifier: {path}; it finds no success at its threshold: train longer, or on more")  # noqa: T201
+        return 0
+    print(f"Classifier: {path}; use it: {_use(model, path)}")  # noqa: T201
     return 0
+
+
+def _use(model: "RewardModel", path: Path) -> str:
+    """The command that trains with it, with the pictures that it knows."""
+    card, usual = model.card, ActorConfig()
+    words = ["serl train", card.task, "--obs pixels", f"--reward classifier:{path}"]
+    if card.side != usual.image_size:
+        words.append(f"--actor.image-size {card.side}")
+    if card.cameras != _Record(task=card.task).cameras:
+        words.append(f"--actor.cameras {' '.join(card.cameras)}")
+    return as_typed(" ".join(words))
 
 
 def _eval(arguments: Sequence[str]) -> int:
@@ -206,7 +224,8 @@ def _eval(arguments: Sequence[str]) -> int:
     check_device(chosen.device)
     tune_host()
     model = RewardModel.load(chosen.model, chosen.device)
-    _report(model, _held_out(model, chosen.data), chosen.model, chosen.out)
+    folder = _report_folder(chosen.model, chosen.out, chosen.data)
+    _report(model, _held_out(model, chosen.data), folder)
     return 0
 
 
@@ -243,6 +262,8 @@ def _relabel(arguments: Sequence[str]) -> int:
 
 def _shift(arguments: Sequence[str]) -> int:
     chosen = tyro.cli(_Shift, args=list(arguments), prog="serl reward shift", description=SHIFT)
+    if chosen.episodes < 1:
+        raise CannotDo(f"--episodes is {chosen.episodes}; give 1 or more")
     stop = stop_on_signals()
     from serl_suite.cli.main import EXIT_INTERRUPTED
     from serl_suite.networks.host import check_device, tune_host
@@ -253,9 +274,9 @@ def _shift(arguments: Sequence[str]) -> int:
     check_device(chosen.device)
     tune_host()
     model = RewardModel.load(chosen.model, chosen.device)
+    folder = _report_folder(chosen.model, chosen.out, chosen.data)
     frames = _held_out(model, chosen.data)
     frames = frames._replace(clips=frames.clips[: chosen.episodes])
-    folder = chosen.out or chosen.model.with_name(f"{chosen.model.stem}-report")
     folder.mkdir(parents=True, exist_ok=True)
     card, rows = model.card, []
     environment = Environment(card.task, cameras=card.cameras, image_size=card.side)
@@ -282,17 +303,36 @@ def _new_folder(folder: Path) -> Path:
     return folder
 
 
+def _report_folder(model: Path, out: Path | None = None, data: Sequence[Path] = ()) -> Path:
+    """As asked for, or beside the model: a report on other data than its own test episodes does not replace theirs.
+
+    Raises:
+        CannotDo: A file is there.
+    """
+    name = "-".join([f"{model.stem}-report", *(place.stem for place in data)])
+    folder = out or model.with_name(name)
+    if folder.exists() and not folder.is_dir():
+        raise CannotDo(f"{folder} is a file, and the report is a folder; give another by --out")
+    return folder
+
+
 def _held_out(model: "RewardModel", data: Sequence[Path]) -> "Frames":
     """The test episodes, or all of `data` that training has not seen.
 
     Raises:
         CannotDo: There are none.
+        BadClassifier: They are of another task, or of other cameras or sizes.
     """
+    from serl_suite.rewards.classifier import check_task
+    from serl_suite.rewards.frames import check_cameras
+
     places = data or tuple(Path(place) for place in model.card.data)
     with _reading() as progress:
         frames = _read(places, model.card.cameras, progress)
+    check_task(model, frames.spec.task)
+    check_cameras(frames.spec, model.card.cameras, model.card.side, str(places[0]))
     parts = model.card.parts
-    left = frames.without(parts.training + parts.calibration) if data else frames.only(parts.test)
+    left = frames.without(parts) if data else frames.only(parts.test)
     if frames.classes != model.card.classes:
         raise CannotDo(
             f"{places[0]} has classes {', '.join(frames.classes)}, the classifier {', '.join(model.card.classes)}; "
@@ -303,8 +343,10 @@ def _held_out(model: "RewardModel", data: Sequence[Path]) -> "Frames":
             f"no episode in {', '.join(map(str, places))} is new to the classifier; record others, with another "
             f"seed: serl reward record {model.card.task} --seed 1 --out FOLDER"
         )
-    if dropped := len(frames.clips) - len(left.clips):
+    if data and (dropped := len(frames.clips) - len(left.clips)):
         print(f"{dropped} episodes left out: training has seen them")  # noqa: T201
+    if not data and (gone := len(parts.test) - len(left.clips)):
+        print(f"{gone} of {len(parts.test)} test episodes are no longer there")  # noqa: T201
     return left
 
 
@@ -314,18 +356,20 @@ def _read(data: Sequence[Path], cameras: Sequence[str], progress: "Reading") -> 
     return read_frames(data, cameras, progress)
 
 
-def _report(model: "RewardModel", frames: "Frames", path: Path, folder: Path | None) -> None:
+def _report(model: "RewardModel", frames: "Frames", folder: Path) -> "Scores":
     from serl_suite.nodes.reward_report import write_reward_report
     from serl_suite.rewards.scores import score
 
     scores = score(model, frames)
-    page = write_reward_report(model, frames, scores, folder or path.with_name(f"{path.stem}-report"))
+    page = write_reward_report(model, frames, scores, folder)
     print(_summary(scores, model))  # noqa: T201
     print(f"Report: {page}")  # noqa: T201
+    return scores
 
 
 def _summary(scores: "Scores", model: "RewardModel") -> str:
     s = scores.summary()
+    late = f", {s['median_delay_frames']:.0f} frames late in the median" if s["episodes_found"] else ""
     return "\n".join(
         [
             f"{model.card.task}: {s['frames']} held-out frames of {s['episodes']} episodes, {s['success_frames']} "
@@ -335,8 +379,7 @@ def _summary(scores: "Scores", model: "RewardModel") -> str:
             f"  false negatives    {100 * s['false_negative_rate']:.2f} % of success frames ({s['false_negatives']})",
             f"  calibration error  {s['calibration_error']:.3f}; area below the ROC curve {s['roc_area']:.4f}",
             f"  in use             {s['episodes_falsely_declared']} of {s['episodes']} episodes falsely declared, "
-            f"{s['episodes_found']} of {s['episodes_with_success']} successes found, "
-            f"{s['median_delay_frames']:.0f} frames late in the median",
+            f"{s['episodes_found']} of {s['episodes_with_success']} successes found{late}",
         ]
     )
 

@@ -53,7 +53,7 @@ def run(arguments: Sequence[str]) -> int:
         table.add_row(task_id, task.description, limit, "scripted" if task.has_expert else "none")
     Console(markup=False, emoji=False).print(table)
     cameras = " ".join(_cameras())
-    print(f"Each learns from a sparse success reward; cameras on request: --cameras {cameras}")  # noqa: T201
+    print(f"Each learns from a sparse success reward; cameras on request: --actor.cameras {cameras}")  # noqa: T201
     print("Any other installed Gymnasium id with Box or Dict observations and Box actions works too:")  # noqa: T201
     print("  serl train Pendulum-v1 --demos none")  # noqa: T201
     return 0

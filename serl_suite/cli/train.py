@@ -1,6 +1,6 @@
 """`serl train`: one command from nothing to a judged policy."""
 
-import shutil
+import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
@@ -54,24 +54,40 @@ def run(arguments: Sequence[str]) -> int:
     from serl_suite.cli.main import EXIT_INTERRUPTED
 
     resume = as_typed(f"serl train --resume {folder.path}")
-    print(f"Stopped; everything is kept. Go on with: {resume}")  # noqa: T201
+    kept = "everything is kept" if _has_begun(folder) else "demonstrations are recorded anew, all of them"
+    print(f"Stopped; {kept}. Go on with: {resume}")  # noqa: T201
     return EXIT_INTERRUPTED
+
+
+def _has_begun(folder: "RunFolder") -> bool:
+    """Whether there is anything yet that another start takes up."""
+    return folder.has_demonstrations or any(folder.logs.iterdir())
 
 
 def _prepare_demonstrations(folder: "RunFolder", stop: "Event") -> None:
     """Imports or records what the configuration asks for, unless an earlier start of this run did.
 
-    The environment is made in any case: what is wrong with it shows here, before a process starts.
+    The environment is made in any case, and of pictures the policy: what is wrong with them, with who judges or with
+    a backbone's weights shows here, before minutes have gone or a process starts.
     """
+    from serl_suite.agents.registry import describe, make_policy
+    from serl_suite.data.journal import lock_run
     from serl_suite.nodes.demonstrations import import_demonstrations
     from serl_suite.nodes.environment import Environment
+    from serl_suite.rewards.reward import make_reward
 
     config = folder.config
-    if config.reward.partition(":")[0] == "key":  # nobody is there to press one for a script
+    is_by_key = config.reward.partition(":")[0] == "key"
+    if is_by_key:  # nobody is there to press one for a script
         config = msgspec.structs.replace(config, reward="task")
     environment = Environment.of(config)
+    locked = lock_run(folder.path / "demos.lock", folder.path)
     try:
-        folder.hold_classifier()
+        folder.hold_files()
+        if is_by_key:
+            make_reward(folder.config.reward, environment.spec).close()  # there is a terminal
+        if environment.spec.image_keys:
+            make_policy(describe("rlpd", config.agent), environment.spec, seed=config.seed)
         if config.demos == "none" or folder.has_demonstrations:
             return
         if config.demos is not None:
@@ -79,16 +95,16 @@ def _prepare_demonstrations(folder: "RunFolder", stop: "Event") -> None:
         elif environment.has_expert:
             _record(folder, environment, stop)
     finally:
+        os.close(locked)
         environment.close()
 
 
 def _record(folder: "RunFolder", environment: "Environment", stop: "Event") -> None:
     """Records into a folder of another name, so that a Ctrl-C leaves all demonstrations or none."""
     from serl_suite.cli.demo_record import record_with_progress
+    from serl_suite.nodes.demonstrations import fresh_recording
 
-    config, recording = folder.config, folder.path / "demos.recording"
-    shutil.rmtree(recording, ignore_errors=True)
-    recording.mkdir()
+    config, recording = folder.config, fresh_recording(folder.demos)
     finished = record_with_progress(
         environment,
         recording,
@@ -98,5 +114,4 @@ def _record(folder: "RunFolder", environment: "Environment", stop: "Event") -> N
         stop=stop,
     )
     if finished:
-        folder.demos.rmdir()
-        recording.rename(folder.demos)
+        recording.rename(folder.demos)  # in the place of the empty one

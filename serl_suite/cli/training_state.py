@@ -15,7 +15,7 @@ SPEED_WINDOW_S = 60.0
 SETTLE_S = 5.0
 """Less training time than this tells no speed."""
 PAUSE_S = 3.0
-"""So long without a step is a pause: the policy is evaluated, or an actor is away."""
+"""So long without a step or an update is a pause: the policy is evaluated, or an actor is away."""
 
 Record = dict[str, float | bool | None]
 
@@ -53,7 +53,11 @@ class TrainingState:
         for record in self._new("learner.jsonl"):
             self._take(record)
             if self.value("learner/updates"):
-                self.speed.add(self.value("learner/training_s") or 0.0, int(record["env_steps"] or 0))
+                self.speed.add(
+                    self.value("learner/training_s") or 0.0,
+                    int(record["env_steps"] or 0),
+                    int(self.value("learner/updates") or 0),
+                )
         for record in self._new("actor*.jsonl"):
             self._take(record)
             self.episodes += "episode/return" in record
@@ -127,8 +131,9 @@ class _Speed:
     def __init__(self) -> None:
         self._spans: deque[tuple[float, int]] = deque()
         """Seconds, and the steps that were done in them."""
-        self._last: tuple[float, int] | None = None
-        self._waited_s = 0.0
+        self._last: tuple[float, int, int] | None = None
+        self._waited_s = self._worked_s = 0.0
+        """Without a step, and without an update or with them."""
 
     @property
     def steps_per_s(self) -> float | None:
@@ -136,19 +141,21 @@ class _Speed:
         seconds = sum(span for span, _ in self._spans)
         return sum(steps for _, steps in self._spans) / seconds if seconds >= SETTLE_S else None
 
-    def add(self, time_s: float, env_steps: int) -> None:
-        """Takes in where training stood at a time; both go back when a learner starts again."""
-        last, self._last = self._last, (time_s, env_steps)
+    def add(self, time_s: float, env_steps: int, updates: int) -> None:
+        """Takes in where training stood at a time; all go back when a learner starts again."""
+        last, self._last = self._last, (time_s, env_steps, updates)
         if last is None or time_s <= last[0] or env_steps < last[1]:
-            self._waited_s = 0.0
+            self._waited_s = self._worked_s = 0.0
             return
         span, steps = time_s - last[0], env_steps - last[1]
         if steps == 0:
-            self._waited_s += span
+            if updates > last[2]:
+                self._worked_s += span
+            else:
+                self._waited_s += span
             return
-        if self._waited_s < PAUSE_S:
-            span += self._waited_s
-        self._waited_s = 0.0
+        span += self._worked_s + (self._waited_s if self._waited_s < PAUSE_S else 0.0)
+        self._waited_s = self._worked_s = 0.0
         self._spans.append((span, steps))
         while sum(seconds for seconds, _ in self._spans) - self._spans[0][0] >= SPEED_WINDOW_S:
             self._spans.popleft()

@@ -89,7 +89,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]
     try:
         version = msgspec.json.decode(text, type=dict[str, Any]).get("version")
         header = msgspec.json.decode(text, type=_Header) if version == VERSION else None
-    except msgspec.DecodeError as e:
+    except (msgspec.DecodeError, RecursionError) as e:
         raise BadCheckpoint(f"{path} is damaged ({e}); resume from an older checkpoint of the run") from e
     if header is None:
         raise BadCheckpoint(

@@ -16,7 +16,7 @@ def write_durably(path: Path, *parts: Buffer) -> None:
         DiskFull: Nothing was written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
+    temporary = path.with_name(f"{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
             for part in parts:

@@ -5,6 +5,7 @@ is a column only where a step has one. Metadata key `serl` holds JSON: schema, s
 ranges of seq and received. A file appears whole or not at all: temporary name, fsync, rename, fsync of the folder.
 """
 
+import struct
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,11 @@ __all__ = [
 SCHEMA = 1
 METADATA_KEY = b"serl"
 PNG_FASTEST = 1
+PNG_BEGIN = b"\x89PNG\r\n\x1a\n"
+DAMAGE = (
+    OSError, pa.ArrowException, LookupError, TypeError, ValueError, AttributeError, cv2.error, BadStep,
+)  # fmt: skip
+"""What reading a damaged table raises; of another type than it should be, a column lacks what is asked of it."""
 Array = npt.NDArray[Any]
 Table = Any  # pyarrow carries no types
 
@@ -142,7 +148,7 @@ def read_episode(path: Path) -> Episode:
             if position is not None and step.seq != position.seq + 1:
                 raise BadStep(f"step {step.seq} comes after step {position.seq}")
             position = Position(step.seq, step.episode, step.index, step.ends_episode)
-    except (OSError, pa.ArrowException, LookupError, TypeError, ValueError, cv2.error, BadStep) as e:
+    except DAMAGE as e:
         raise _corrupt(path, str(e)) from None
     episode = Episode(
         session_id=info.session_id, number=info.number, spec=info.spec, steps=steps, received=received,
@@ -270,6 +276,11 @@ def _png(image: Array) -> bytes:
 
 
 def _image(data: bytes, spec: ArraySpec) -> Array:
+    height, width, _ = spec.shape
+    if data[:8] != PNG_BEGIN or data[16:24] != struct.pack(
+        ">II", width, height
+    ):  # what it says before it is decoded
+        raise ValueError(f"an image is no PNG of {width} x {height}")
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     if image is None or image.shape != spec.shape:
         raise ValueError("an image cannot be decoded")
@@ -286,7 +297,7 @@ def _parse_info(path: Path, metadata: dict[bytes, bytes]) -> EpisodeInfo:
                 "serl-suite that wrote it"
             )
         return msgspec.json.decode(raw, type=EpisodeInfo)
-    except (KeyError, TypeError, msgspec.DecodeError) as e:
+    except (KeyError, TypeError, UnicodeDecodeError, RecursionError, msgspec.DecodeError) as e:
         raise _corrupt(path, f"metadata {METADATA_KEY.decode()!r}: {e}") from None
 
 

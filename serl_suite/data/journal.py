@@ -23,7 +23,7 @@ from serl_suite.wire.messages import Position, Step
 from serl_suite.wire.records import RecordFile, pack, scan
 from serl_suite.wire.spaces import EnvSpec
 
-__all__ = ["Journal", "RunInUse"]
+__all__ = ["Journal", "RunInUse", "lock_run"]
 
 RECEIVED = struct.Struct("<Q")
 Received = tuple[int, str, Step]
@@ -119,7 +119,7 @@ class Journal:
         """
         self._wal_root, self._episode_root = run / "journal", run / "episodes"
         self._wal_root.mkdir(parents=True, exist_ok=True)
-        self._lock_fd = _lock(self._wal_root / ".lock", run)
+        self._lock_fd = lock_run(self._wal_root / ".lock", run)
         self._codec = Codec()
         self._positions: dict[str, Position] = {}
         self._specs: dict[str, EnvSpec] = {}
@@ -337,13 +337,18 @@ def _pop(heap: list[tuple[int, int, Received, Iterator[Received]]]) -> tuple[str
     return session_id, step
 
 
-def _lock(path: Path, run: Path) -> int:
+def lock_run(path: Path, run: Path) -> int:
+    """Locks a file of a run for this process; closing the descriptor that it returns, or dying, frees it.
+
+    Raises:
+        RunInUse: Another process has it.
+    """
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(fd)
         raise RunInUse(
-            f"another learner writes to {run}; stop it, or start this one with another run folder (--run)"
+            f"another process writes to {run}; stop it, or start this one with another run folder (--run)"
         ) from None
     return fd

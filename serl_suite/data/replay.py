@@ -144,9 +144,11 @@ class Replay:
         self._action = Column(capacity, (spec.action_dim,), torch.float32, self.device)
         self._reward_mask = Column(capacity, (2,), torch.float32, self.device)
         self._cost = Column(capacity, (1,), torch.float32, self.device) if costs else None
+        self._eyes = [spec.image_keys.index(eye) for eye in spec.eyes.values()]
+        """Place of the camera that each picture is of: a stack's pictures of one are shifted alike."""
         self._images = {
             key: _image_column(capacity, spec.observation[key].shape, shift, self.device, features, place)
-            for place, key in enumerate(spec.image_keys)
+            for key, place in zip(spec.image_keys, self._eyes, strict=True)
         }
         hosts = [column.host for column in self._images.values()]
         self._prefault = Prefault([host for host in hosts if host is not None])
@@ -353,6 +355,9 @@ class Replay:
         self.sampled += batch_size
         views = np.empty((len(self._images), 2, batch_size, 2), np.int64)
         for i, column in enumerate(self._images.values()):
+            if (own := self._eyes[i]) != i:
+                views[i] = views[own]
+                continue
             views[i] = column.draw_views(2 * batch_size, self._rng).reshape(2, batch_size, 2)
         return Draw(np.stack([self._previous[after], after]), views)
 

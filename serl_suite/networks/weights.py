@@ -168,5 +168,5 @@ def _info(path: Path, text: str) -> WeightsInfo:
                 "wrote it, or train anew: serl encoder pretrain --help"
             )
         return msgspec.json.decode(text, type=WeightsInfo)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise BadEncoder(f"{path} is damaged ({error}); copy it again, or train anew") from error

@@ -4,6 +4,7 @@ import logging
 import time
 import uuid
 from collections import deque
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Event
 
@@ -75,15 +76,18 @@ class Actor:
         self._has_keys = keys is not None
         self._lockstep = config.actor.pace == "lockstep"
         self._environment = Environment.of(config, disagreements=metrics.parent / "disagreements")
-        self._client = ActorClient(
-            address,
-            uuid.uuid4().hex,
-            self._environment.spec,
-            spool,
-            keys=keys,
-            actor_name=f"actor-{number}",
-            in_order_weights=self._lockstep,
-        )
+        with ExitStack() as undone:
+            undone.callback(self._environment.close)
+            self._client = ActorClient(
+                address,
+                uuid.uuid4().hex,
+                self._environment.spec,
+                spool,
+                keys=keys,
+                actor_name=f"actor-{number}",
+                in_order_weights=self._lockstep,
+            )
+            undone.pop_all()
         self._metrics = MetricsWriter(metrics, "actor" if number == 0 else f"actor-{number}")
         self._seq = 0
         self._block_seq = 0

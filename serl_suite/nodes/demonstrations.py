@@ -1,5 +1,6 @@
 """Demonstrations from a task's scripted expert, recorded as a teleoperator's would be."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def import_demonstrations(source: str, folder: Path, spec: EnvSpec | None = None
 
     Args:
         source: An episode file, a folder of them, or a run folder, whose demonstrations are taken.
-        folder: The new run's demos folder.
+        folder: The new run's demos folder, empty; has all of them in the end, or none.
         spec: Spaces that they must have, where they are known.
 
     Returns:
@@ -68,9 +69,19 @@ def import_demonstrations(source: str, folder: Path, spec: EnvSpec | None = None
     """
     path = Path(source)
     episodes = read_dataset(path / "demos" if (path / "run.json").exists() else path, spec)
+    recording = fresh_recording(folder)
     for number, episode in enumerate(episodes):
-        write_episode(folder / f"{number:06d}.parquet", episode)
+        write_episode(recording / f"{number:06d}.parquet", episode)
+    recording.rename(folder)
     return len(episodes)
+
+
+def fresh_recording(folder: Path) -> Path:
+    """An empty folder beside it, to take its place once everything is in there; what was left there is no use."""
+    recording = folder.with_name(f"{folder.name}.recording")
+    shutil.rmtree(recording, ignore_errors=True)
+    recording.mkdir()
+    return recording
 
 
 def _record_one(

@@ -27,6 +27,9 @@ __all__ = ["Environment", "EnvironmentFailure", "Expert", "load_plugins"]
 
 log = logging.getLogger(__name__)
 
+SIDES = 8, 1024
+"""Smallest and largest side of a camera's pictures [pixels]."""
+
 
 class EnvironmentFailure(SerlError):
     """The environment cannot be made, or broke its contract."""
@@ -55,7 +58,7 @@ class Environment:
         disagreements: Where a classifier's errors are kept.
 
     Raises:
-        EnvironmentFailure: Unknown id, missing dependency or refused argument.
+        EnvironmentFailure: Unknown id, missing dependency, refused argument, or pictures too small or large.
         BadClassifier: No such reward, or one for other cameras.
         NoTerminal: There is nobody to press a key.
         UnsupportedSpace: The spaces are not Box or Dict of Box (observations) and Box (actions).
@@ -74,6 +77,10 @@ class Environment:
         reward: str = "task",
         disagreements: Path | None = None,
     ) -> None:
+        if image_size is not None and not SIDES[0] <= image_size <= SIDES[1]:
+            raise EnvironmentFailure(
+                f"pictures of {image_size} x {image_size} pixels; give a side of {SIDES[0]} to {SIDES[1]}"
+            )
         arguments: dict[str, Any] = {"obs": obs} if obs == "pixels" else {}
         if cameras:
             arguments["cameras"] = cameras
@@ -194,9 +201,11 @@ class Environment:
         return np.asarray(self.env.render(), np.uint8)
 
     def close(self) -> None:
-        if self._judge is not None:
-            self._judge.close()
-        self.env.close()
+        try:
+            if self._judge is not None:
+                self._judge.close()
+        finally:
+            self.env.close()
 
 
 def _flag(success: object) -> bool | None:
@@ -233,4 +242,8 @@ def _make(task: str, render_mode: str | None, arguments: dict[str, Any]) -> gymn
         hint = f"did you mean {', '.join(near)}?" if near else "`serl tasks` lists ours"
         raise EnvironmentFailure(f"no task {task!r} ({error}); {hint}") from error
     except TypeError as error:
-        raise EnvironmentFailure(f"{task} refused its arguments {', '.join(arguments)}: {error}") from error
+        names = ", ".join(arguments) or "no arguments"
+        raise EnvironmentFailure(
+            f"{task} cannot be made with {names}: it may have no cameras, or takes no rig; leave them out "
+            f"({str(error).partition(' was raised')[0]})"
+        ) from error

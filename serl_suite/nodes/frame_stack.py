@@ -50,5 +50,4 @@ class FrameStack:
 
 def newest_keys(spec: EnvSpec) -> tuple[str, ...]:
     """The cameras whose older pictures a stack may have added, without those."""
-    split = {key: key.rpartition("-") for key in spec.image_keys}
-    return tuple(k for k, (own, _, age) in split.items() if own not in spec.image_keys or not age.isdigit())
+    return tuple(key for key, eye in spec.eyes.items() if key == eye)

@@ -58,7 +58,7 @@ def record_attempts(
         )
     expert = environment.make_expert(noise, seed)
     rng = np.random.default_rng(seed)
-    session, attempt = f"attempts-{seed}-{starts}-{noise:g}", 0
+    session, attempt = f"attempts-{seed}-{noise:g}", 0  # the same episodes, however many of them
     for start in range(starts):
         while True:
             if attempt >= MAX_TRIES * starts:
@@ -103,13 +103,13 @@ class _Take:
 
     def step(self, action: Action) -> None:
         """Raises: EnvironmentFailure, where the environment does not tell success."""
-        self.observation, _, _, truncated, success = self._environment.step(action)
+        self.observation, _, terminated, truncated, success = self._environment.step(action)
         if success is None:
             raise EnvironmentFailure(
                 f"{self.spec.task} does not tell success (info['is_success']); nothing labels its frames"
             )
         self.actions.append(action)
-        self.over, self.succeeded = self.over or truncated, success
+        self.over, self.succeeded = self.over or truncated or (terminated and not success), success
         index = len(self.steps)
         self.steps.append(
             Step(

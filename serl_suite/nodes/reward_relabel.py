@@ -50,14 +50,21 @@ def relabelled(file: Path, episode: Episode, model: RewardModel) -> Episode:
     """The episode as the classifier would have judged it: reward 1 and the end at its first success, no reward else.
 
     An episode that ended with a success that the classifier does not see ends as cut off by time, so that its value
-    goes on. One that ended with none ends as it did. A step on which a camera had stopped is no success.
+    goes on; its last frame counts as if it had stayed, for as many frames as the classifier asks for. One that ended
+    with none ends as it did. A step on which a camera had stopped is no success, and begins the row of frames anew.
     """
     judge = SuccessReward(model, episode.spec)
     stale = stale_steps(file, episode, model.card.cameras)
     steps: list[Step] = []
     for place, step in enumerate(episode.steps):
-        success = judge.judge(step.observation).success and step.index > 0 and place not in stale
-        undone = step.terminated and bool(step.success) and not success
+        was_success = step.terminated and (step.reward > 0 if step.success is None else step.success)
+        if place in stale:
+            judge.reset()
+        # An episode that ended with a success would have stayed there.
+        looks = 0 if place in stale else model.card.config.hold if was_success else 1
+        verdicts = [judge.judge(step.observation).success for _ in range(looks)]
+        success = any(verdicts) and step.index > 0
+        undone = was_success and not success
         steps.append(
             msgspec.structs.replace(
                 step, success=success, reward=float(success), terminated=success or (step.terminated and not undone),

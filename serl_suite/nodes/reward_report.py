@@ -3,6 +3,7 @@
 import base64
 import html
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import cv2
@@ -28,7 +29,8 @@ TARGETS = (0.1, 0.02, 0.01, 0.005, 0.002, 0.001)
 """False positive rates in the table of thresholds."""
 SHOWN = 24
 """Wrong frames on the contact sheet, the most certain ones first."""
-COLUMNS, CAPTION_PIXELS, GAP_PIXELS = 4, 34, 6
+COLUMNS, CAPTION_PIXELS, GAP_PIXELS, TILE_PIXELS = 4, 34, 6, 128
+"""Pictures are enlarged to tiles of that height or more."""
 
 
 def write_reward_report(model: RewardModel, frames: Frames, scores: Scores, folder: Path) -> Path:
@@ -53,7 +55,8 @@ def write_reward_report(model: RewardModel, frames: Frames, scores: Scores, fold
     figures = {"threshold": model.card.threshold, "temperature": model.card.temperature, **scores.summary()}
     (folder / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(figures)))
     page = folder / "report.html"
-    page.write_text(_page(model, scores, folder), encoding="utf-8")
+    places = sorted({str(clip.path.parent) for clip in frames.clips})
+    page.write_text(_page(model, scores, places, folder), encoding="utf-8")
     return page
 
 
@@ -72,9 +75,11 @@ def contact_sheet(frames: Frames, scores: Scores) -> npt.NDArray[np.uint8] | Non
     for k in which:
         clip, row = places[k]
         strip = np.concatenate([clip.pictures[camera][row] for camera in clip.pictures], axis=1)
+        times = -(-TILE_PIXELS // strip.shape[0])
+        strip = strip.repeat(times, 0).repeat(times, 1)
         tile = np.full((strip.shape[0] + CAPTION_PIXELS, strip.shape[1], 3), 255, np.uint8)
         tile[: strip.shape[0]] = strip
-        truth = "success" if scores.succeeded[k] else "failure"
+        truth = "success taken for failure" if scores.succeeded[k] else "failure taken for success"
         for line, text in enumerate(
             (f"{truth}, p {scores.probability[k]:.3f}", f"{clip.path.stem}, step {clip.places[row]}")
         ):
@@ -115,11 +120,12 @@ def _draw_roc(axes: Axes, model: RewardModel, scores: Scores) -> None:
     at = max(scores.false_positive_rate, smallest), scores.true_positive_rate
     axes.plot(*at, "o", color=FAILURE, label=f"threshold {model.card.threshold:.3f}")
     axes.set_xscale("log")
-    axes.set_xlim(smallest * 0.9, 1.0)
+    axes.set_xlim(smallest * 0.7, 1.0)
     axes.set_ylim(0.0, 1.03)
     axes.set_xlabel("false positive rate (left edge: none)")
     axes.set_ylabel("true positive rate")
-    axes.legend(title=f"area {area:.4f}", loc="lower right")
+    title = f"area {area:.4f}" if np.isfinite(area) else "no area: frames of one kind only"
+    axes.legend(title=title, loc="lower right")
 
 
 def _draw_reliability(axes: Axes, model: RewardModel, scores: Scores) -> None:
@@ -130,7 +136,10 @@ def _draw_reliability(axes: Axes, model: RewardModel, scores: Scores) -> None:
     axes.scatter(bins.predicted[seen], bins.observed[seen], sizes, color=SUCCESS, alpha=0.8)
     axes.set_xlabel("predicted probability of success")
     axes.set_ylabel("share of successes")
-    axes.text(0.97, 0.05, ha="right", s=f"calibration error {bins.error:.3f}", transform=axes.transAxes)
+    axes.text(
+        0.97, 0.09, ha="right", s=f"calibration error {bins.error:.3f}", transform=axes.transAxes,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 2},
+    )  # fmt: skip
 
 
 def _draw_histogram(axes: Axes, model: RewardModel, scores: Scores) -> None:
@@ -141,7 +150,8 @@ def _draw_histogram(axes: Axes, model: RewardModel, scores: Scores) -> None:
     axes.axvline(model.card.threshold, color=MUTED, linestyle="--", linewidth=1)
     axes.set_yscale("log")
     axes.set_xlabel("probability (dashed: threshold)")
-    axes.legend(loc="upper left", bbox_to_anchor=(0.08, 1.0))
+    axes.set_ylabel("frames, logarithmic")
+    axes.legend(loc="upper center")
 
 
 def _draw_confusion(axes: Axes, model: RewardModel, scores: Scores) -> None:
@@ -149,7 +159,8 @@ def _draw_confusion(axes: Axes, model: RewardModel, scores: Scores) -> None:
     shares = scores.confusion / np.maximum(1, scores.confusion.sum(1, keepdims=True))
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1.4)
     for (row, column), count in np.ndenumerate(scores.confusion):
-        axes.text(column, row, f"{count}", ha="center", va="center", fontsize=12)
+        colour = "white" if shares[row, column] > 0.7 else "black"
+        axes.text(column, row, f"{count}", ha="center", va="center", fontsize=12, color=colour)
     axes.set_xticks(range(len(classes)), classes)
     axes.set_yticks(range(len(classes)), classes)
     axes.set_xlabel("taken for")
@@ -157,7 +168,7 @@ def _draw_confusion(axes: Axes, model: RewardModel, scores: Scores) -> None:
     axes.grid(False)
 
 
-def _page(model: RewardModel, scores: Scores, folder: Path) -> str:
+def _page(model: RewardModel, scores: Scores, places: list[str], folder: Path) -> str:
     card, s = model.card, scores.summary()
     title = html.escape(f"Success classifier, {card.task}")
     tiles = (
@@ -182,7 +193,7 @@ def _page(model: RewardModel, scores: Scores, folder: Path) -> str:
 <main>
 <header><h1>{title}</h1>
 <p class="muted">cameras {html.escape(", ".join(card.cameras))}, {card.side} x {card.side},
-{card.config.backbone}</p>
+{card.config.backbone}; {date.today().isoformat()}, episodes of {html.escape(", ".join(places))}</p>
 </header>
 <section class="tiles">{cells}</section>
 <section><h2>In use</h2>

@@ -2,7 +2,7 @@
 
 config.yaml            the resolved configuration
 run.json               format version, package versions, machine, date
-classifier.sha256      of the model that judges success, where one does
+files.json             what tells the classifier and the weights of a frozen backbone that it goes by from others
 demos/                 the demonstrations, one parquet file an episode
 episodes/<session>/    what the actors did, one parquet file an episode
 journal/               steps of episodes that are still open
@@ -24,7 +24,9 @@ from threading import Event
 
 import msgspec
 
+from serl_suite.data.durable import write_durably
 from serl_suite.errors import SerlError
+from serl_suite.networks.weights import weights_fingerprint
 from serl_suite.nodes.config import TrainConfig
 
 __all__ = ["RunFolder", "RunFolderError", "RunInfo"]
@@ -70,7 +72,7 @@ class RunFolder:
         self.logs = path / "logs"
         self.evaluation = path / "evaluation.json"
         self.outcome = path / "outcome.json"
-        self.classifier = path / "classifier.sha256"
+        self.files = path / "files.json"
         self.address = path / "learner.address"
         self.info = self._read_info()
         self.config = self._read_config()
@@ -98,7 +100,9 @@ class RunFolder:
             for name in ("demos", "episodes", "journal", "spool", "checkpoints", "metrics", "logs"):
                 (path / name).mkdir(parents=True, exist_ok=True)
             (path / "config.yaml").write_bytes(msgspec.yaml.encode(config))
-            (path / "run.json").write_bytes(msgspec.json.format(msgspec.json.encode(info)))
+            write_durably(
+                path / "run.json", msgspec.json.format(msgspec.json.encode(info))
+            )  # last: it makes a run
         except OSError as error:
             raise RunFolderError(
                 f"cannot make the run folder {path}: {error}; name another with --run"
@@ -109,23 +113,35 @@ class RunFolder:
     def has_demonstrations(self) -> bool:
         return any(self.demos.iterdir())
 
-    def hold_classifier(self) -> None:
-        """Notes which classifier judges success, where one does; on a later start, that it is the same.
+    def hold_files(self) -> None:
+        """Notes which files the run goes by beside its configuration, the classifier that judges and the weights of a
+        frozen backbone; on a later start, that they are the same. One that is not on this machine is passed over:
+        whoever needs it says so.
 
         Raises:
-            RunFolderError: It is another: what the run has learned was rewarded by the one before.
+            RunFolderError: One is another: what the run has learned goes with the one before.
+            BadEncoder: The weights are not there.
         """
+        known: dict[str, str] = msgspec.json.decode(self.files.read_bytes()) if self.files.exists() else {}
+        for what, (name, digest) in self._digests().items():
+            if known.setdefault(what, digest) != digest:
+                raise RunFolderError(
+                    f"{name} is not the {what} that {self.path} began with (was it trained again?); put that one back "
+                    "there, or start a new run"
+                )
+        if known:
+            write_durably(self.files, msgspec.json.encode(known))
+
+    def _digests(self) -> dict[str, tuple[str, str]]:
+        """Where each of the files is, and what tells it from another."""
+        found = {}
         kind, _, model = self.config.reward.partition(":")
-        if kind != "classifier":
-            return
-        digest = hashlib.sha256(Path(model).read_bytes()).hexdigest()
-        if not self.classifier.exists():
-            self.classifier.write_text(digest)
-        elif self.classifier.read_text() != digest:
-            raise RunFolderError(
-                f"{model} is not the classifier that {self.path} began with (was it trained again?); put that one "
-                "back there, or start a new run"
-            )
+        if kind == "classifier" and Path(model).is_file():
+            found["classifier"] = model, hashlib.sha256(Path(model).read_bytes()).hexdigest()
+        encoder = self.config.agent.encoder
+        if (weights := weights_fingerprint(encoder)) is not None:
+            found["backbone"] = str(encoder.weights), weights
+        return found
 
     def announce(self, address: str) -> None:
         """Tells the actors of this machine where the learner listens."""

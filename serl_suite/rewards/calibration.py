@@ -74,7 +74,8 @@ def rates_at(probability: Array, succeeded: Bools, threshold: float) -> tuple[fl
 
 
 def roc(probability: Array, succeeded: Bools) -> tuple[Array, Array, float]:
-    """False and true positive rates over all thresholds, from (0, 0) to (1, 1), and the area below.
+    """False and true positive rates over all thresholds, from (0, 0) to (1, 1), and the area below; NaN where frames
+    of one kind are missing.
 
     Shapes: (n,), (n,) -> (m,), (m,)
     """
@@ -82,7 +83,8 @@ def roc(probability: Array, succeeded: Bools) -> tuple[Array, Array, float]:
     last = np.append(np.flatnonzero(np.diff(probability[order])), order.size - 1)  # of equal probabilities
     true = np.append(0.0, np.cumsum(succeeded[order])[last] / max(1, succeeded.sum()))
     false = np.append(0.0, np.cumsum(~succeeded[order])[last] / max(1, (~succeeded).sum()))
-    return false, true, float(np.trapezoid(true, false))
+    area = float(np.trapezoid(true, false)) if 0 < succeeded.sum() < succeeded.size else float("nan")
+    return false, true, area
 
 
 def reliability(probability: Array, succeeded: Bools) -> Reliability:

@@ -91,7 +91,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     format: int = FORMAT
     task: str
     """That it was trained on."""
-    cameras: tuple[str, ...]
+    cameras: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
     side: Annotated[int, msgspec.Meta(ge=1, le=4096)]
     """Of the square pictures [pixels]."""
     classes: tuple[str, ...]
@@ -135,12 +135,21 @@ class RewardModel:
         Raises:
             BadClassifier: It is none, is damaged, or its weights are of another architecture than it says.
         """
+        if not path.is_file():
+            raise BadClassifier(
+                f"there is no classifier {path}; check the path, or make one: serl reward train DATA"
+            )
         try:
             tensors, meta = load_checkpoint(path)
-            card = msgspec.convert(meta, Card)
-        except (BadCheckpoint, msgspec.ValidationError, BadEncoder) as error:
+        except BadCheckpoint as error:
             raise BadClassifier(
-                f"{path} is no classifier ({error}); make one with `serl reward train DATA`"
+                f"{path} is damaged, or no classifier at all; copy it again, or make one: serl reward train DATA"
+            ) from error
+        try:
+            card = msgspec.convert(meta, Card)
+        except (msgspec.ValidationError, BadEncoder) as error:
+            raise BadClassifier(
+                f"{path} is no classifier ({error}); make one: serl reward train DATA"
             ) from error
         if (card.kind, card.format) != (KIND, FORMAT):
             raise BadClassifier(
@@ -190,6 +199,15 @@ class RewardModel:
         """Probabilities of all frames' classes, clip after clip. Shape: (n, classes)"""
         parts = [self.probabilities(clip.pictures) for clip in frames.clips]
         return np.concatenate([np.zeros((0, len(self.card.classes))), *parts])
+
+
+def check_task(model: RewardModel, task: str) -> None:
+    """Raises: BadClassifier, where the model is of another task."""
+    if model.card.task != task:
+        raise BadClassifier(
+            f"the classifier tells successes of {model.card.task}, and this is {task}; train one: serl reward record "
+            f"{task}"
+        )
 
 
 def _grid(height: int, width: int) -> Tensor:

@@ -1,11 +1,16 @@
 """Settings of a classifier; without torch, so that a command line is read before that is imported."""
 
+import math
+
 import msgspec
 
 from serl_suite.errors import SerlError
 from serl_suite.networks.encoder_config import EncoderConfig
 
 __all__ = ["BadClassifier", "ClassifierConfig"]
+
+
+WIDEST = 4096
 
 
 class BadClassifier(SerlError):
@@ -46,7 +51,7 @@ class ClassifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     test_share: float = 0.2
     """Of the episodes: nothing is set by them, they are what the report is about."""
     target_fpr: float = 0.002
-    """Largest share of failure frames that may pass the threshold, on the calibration episodes."""
+    """Largest share of failure frames that may pass the threshold, on the calibration episodes; it is 0.5 or more."""
     hold: int = 2
     """In use, so many frames in a row must be seen as a success before one is declared."""
     gate: str = ""
@@ -61,8 +66,16 @@ class ClassifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             raise BadClassifier(
                 "calibration_share and test_share are positive, and leave something for training"
             )
-        if min(self.hidden, self.epochs, self.batch, self.hold) < 1:
-            raise BadClassifier("hidden, epochs, batch and hold are 1 or more")
+        if min(self.hidden, self.epochs, self.batch, self.hold) < 1 or self.seed < 0:
+            raise BadClassifier("hidden, epochs, batch and hold are 1 or more, and seed is not negative")
+        if self.hidden > WIDEST:
+            raise BadClassifier(f"hidden is {self.hidden}; {WIDEST} at most")
+        if not all(map(math.isfinite, (self.learning_rate, self.weight_decay, self.hue_deg, *shares))):
+            raise BadClassifier("learning_rate, weight_decay, hue_deg and shares are finite")
+        if not self.learning_rate > 0 or not self.weight_decay >= 0:
+            raise BadClassifier("learning_rate is positive, and weight_decay not negative")
+        if self.shift < 0 or not 0 <= self.brightness <= 1 or not 0 <= self.contrast <= 1:
+            raise BadClassifier("shift is 0 or more, brightness and contrast lie in [0, 1]")
         if not 0 < self.target_fpr < 1:
             raise BadClassifier(f"target_fpr is {self.target_fpr}; give a share such as 0.002")
 

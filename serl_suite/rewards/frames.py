@@ -1,6 +1,5 @@
 """Labelled frames out of episode files, and their split by episode."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -65,14 +64,19 @@ class Frames(NamedTuple):
         wanted = frozenset(names)
         return self._replace(clips=[clip for clip in self.clips if clip.name in wanted])
 
-    def without(self, names: Iterable[str]) -> "Frames":
-        """The episodes of other names."""
-        unwanted = frozenset(names)
-        return self._replace(clips=[clip for clip in self.clips if clip.name not in unwanted])
+    def without(self, parts: "Parts") -> "Frames":
+        """The episodes that are in neither training nor calibration, nor began like one of those."""
+        known, seen = frozenset(parts.training + parts.calibration), frozenset(parts.seen)
+        return self._replace(
+            clips=[clip for clip in self.clips if clip.name not in known and clip.group not in seen]
+        )
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """Names of episodes; none is in two of them."""
+
+    seen: tuple[str, ...] = ()
+    """Groups of the first two parts: episodes that began alike are not new, whatever they are called."""
 
     training: tuple[str, ...]
     calibration: tuple[str, ...]
@@ -99,13 +103,13 @@ def check_cameras(spec: EnvSpec, cameras: Sequence[str], side: int, whose: str) 
         if camera not in spec.image_keys:
             has = ", ".join(spec.image_keys) or "no camera"
             raise BadClassifier(
-                f"{whose} has {has}, and no camera {camera!r}; name the cameras that the classifier was trained on "
-                f"({', '.join(cameras)}), or train one on these"
+                f"{whose} has {has}, and no camera {camera!r}; the cameras of a classifier ({', '.join(cameras)}) are "
+                "there wherever it is trained and used"
             )
         if spec.observation[camera].shape != (side, side, 3):
             raise BadClassifier(
-                f"pictures of camera {camera!r} in {whose} are {spec.observation[camera].describe()}, the classifier's "
-                f"({side}, {side}, 3); set the camera to that size, or train a classifier on these"
+                f"pictures of camera {camera!r} in {whose} are {spec.observation[camera].describe()}, and not ({side}, "
+                f"{side}, 3) as the classifier's; set the camera to that size, or train a classifier on these alone"
             )
 
 
@@ -137,6 +141,10 @@ def read_frames(
         progress(done, len(files))
         episode, here = read_episode(file), labels[file.parent]
         check_cameras(episode.spec, cameras, side, str(file))
+        if episode.spec.task != first.task:
+            raise BadClassifier(
+                f"{file} is of {episode.spec.task}, and {files[0]} of {first.task}; a classifier is of one task"
+            )
         if (here.classes, here.success) != (its.classes, its.success):
             raise BadClassifier(
                 f"{file.parent} has classes {here.classes}, others {its.classes}; train apart"
@@ -148,12 +156,13 @@ def read_frames(
             f"no step of {len(files)} episodes tells whether it succeeded; record with `serl reward record`, or label "
             "them in a labels.json"
         )
-    names = Counter(clip.name for clip in clips)
-    if len(names) < len(clips):
-        raise BadClassifier(
-            f"episode {names.most_common(1)[0][0]} is there twice, and could be in training and test; leave one "
-            "out, or record with another --seed"
-        )
+    by_name: dict[str, Clip] = {}
+    for clip in clips:
+        if (first_one := by_name.setdefault(clip.name, clip)) is not clip:
+            raise BadClassifier(
+                f"{first_one.path} and {clip.path} are the same episode ({clip.name}), which could be in training and "
+                "test; leave one out, or record with another --seed"
+            )
     return Frames([clip for clip in clips if clip.labels.size], first, its.classes, its.success)
 
 
@@ -185,7 +194,9 @@ def split(frames: Frames, calibration_share: float, test_share: float, seed: int
                 "record at least 5 of each (--n 5)"
             )
     training, calibration, test = (tuple(names) for names in parts)
-    return Parts(training=training, calibration=calibration, test=test)
+    known = frozenset(training + calibration)
+    seen = tuple(sorted({clip.group for clip in frames.clips if clip.name in known}))
+    return Parts(training=training, calibration=calibration, test=test, seen=seen)
 
 
 def _clip(file: Path, episode: Episode, cameras: Sequence[str], labels: Labels) -> Clip:

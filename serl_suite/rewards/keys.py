@@ -6,7 +6,7 @@ import select
 import termios
 import tty
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from serl_suite.errors import SerlError
 from serl_suite.rewards.reward import Verdict
@@ -88,7 +88,8 @@ class KeyReward:
         """Gives the terminal back as it was; twice is once."""
         if self._open:
             self._open = False
-            termios.tcsetattr(self._device, termios.TCSANOW, self._before)
+            with suppress(termios.error):  # it may have gone
+                termios.tcsetattr(self._device, termios.TCSANOW, self._before)
             os.close(self._device)
 
     def _pressed(self) -> bytes:

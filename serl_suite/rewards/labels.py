@@ -60,7 +60,7 @@ def read_labels(folder: Path) -> Labels:
         return Labels()
     try:
         return msgspec.json.decode(path.read_bytes(), type=Labels)
-    except (msgspec.DecodeError, OSError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OSError) as error:
         raise BadClassifier(
             f"{path} cannot be read ({error}); mend it, or delete it to go by success alone"
         ) from error

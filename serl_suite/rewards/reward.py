@@ -62,4 +62,4 @@ def make_reward(name: str, spec: EnvSpec, disagreements: Path | None = None) -> 
         from serl_suite.rewards.keys import KeyReward
 
         return KeyReward(argument)
-    raise BadClassifier(f"no reward is called {name!r}; choose classifier:MODEL, or key")
+    raise BadClassifier(f"no reward is called {name!r}; choose task, classifier:MODEL, or key")

@@ -3,7 +3,7 @@
 import uuid
 from pathlib import Path
 
-from serl_suite.rewards.classifier import RewardModel
+from serl_suite.rewards.classifier import RewardModel, check_task
 from serl_suite.rewards.disagreements import Disagreements
 from serl_suite.rewards.frames import check_cameras
 from serl_suite.rewards.reward import Verdict
@@ -22,11 +22,12 @@ class SuccessReward:
         disagreements: Folder for frames on which the model alone and the truth differ; None keeps none.
 
     Raises:
-        BadClassifier: The environment has other cameras or sizes, or lacks what the gate asks for.
+        BadClassifier: The environment is of another task, has other cameras or sizes, or lacks what the gate asks for.
     """
 
     def __init__(self, model: RewardModel, spec: EnvSpec, disagreements: Path | None = None) -> None:
         check_cameras(spec, model.card.cameras, model.card.side, spec.task)
+        check_task(model, spec.task)
         model.gate.check(spec)
         self.model, self._rate_hz = model, spec.rate_hz
         self._kept = (

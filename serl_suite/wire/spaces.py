@@ -133,6 +133,12 @@ class EnvSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return tuple(sorted(key for key, spec in self.observation.items() if spec.is_image))
 
     @cached_property
+    def eyes(self) -> dict[str, str]:
+        """The camera that each of them is of: `front-1` beside `front` is an older picture of the same."""
+        split = {key: key.rpartition("-") for key in self.image_keys}
+        return {k: own if own in split and age.isdigit() else k for k, (own, _, age) in split.items()}
+
+    @cached_property
     def state_keys(self) -> tuple[str, ...]:
         """Sorted keys of everything else."""
         return tuple(sorted(key for key, spec in self.observation.items() if not spec.is_image))
@@ -229,6 +235,12 @@ def env_spec(task: str, env: _Environment) -> EnvSpec:
     """
     boxes = _boxes(env.observation_space, "")
     observation = {key or "state": _array_spec(f"observation '{key}'", box) for key, box in boxes.items()}
+    for key, spec in observation.items():
+        if spec.dtype == "uint8" and len(spec.shape) == 3 and spec.shape[2] in (1, 2, 4):
+            raise UnsupportedSpace(
+                f"{task} observes {key} as {spec.describe()}: pictures are (height, width, 3), RGB; convert them by "
+                "gymnasium.wrappers.TransformObservation"
+            )
     if not observation:
         raise UnsupportedSpace(f"{task} has an empty observation space; give it at least one Box")
     space = env.action_space

@@ -170,5 +170,5 @@ def test_ctrl_c_ends_a_recording_after_the_episode_that_runs(tmp_path):
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 130
-    assert b"train on them" in process.stdout.read()
+    assert b"can be trained on" in process.stdout.read()
     assert len(read_dataset(folder)) >= 3

@@ -52,5 +52,5 @@ def test_an_environment_without_rigs_says_so(tmp_path, capsys):
     run = tmp_path / "run"
     command = ["train", "Pendulum-v1", "--demos", "none", "--rig", str(RIGS / "twin.yaml"), "--run", str(run)]
     assert main(command) == 1
-    assert "Pendulum-v1 refused its arguments rig" in capsys.readouterr().err
+    assert "Pendulum-v1 cannot be made with rig" in capsys.readouterr().err
     assert not run.exists()

@@ -129,7 +129,7 @@ def test_other_cameras_are_refused_by_name(recorded):
 def test_pictures_of_another_size_are_refused(recorded, tmp_path):
     environment = Environment("lamp_env:Lamp-v0", cameras=CAMERAS, image_size=24)
     next(record_attempts(environment, tmp_path, starts=1, noise=0.1, seed=0))
-    with pytest.raises(BadClassifier, match=r"\(24, 24, 3\) uint8, the classifier's \(32, 32, 3\)"):
+    with pytest.raises(BadClassifier, match=r"\(24, 24, 3\) uint8, and not \(32, 32, 3\)"):
         read_frames([recorded, tmp_path])
 
 

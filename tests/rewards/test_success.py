@@ -114,7 +114,7 @@ def test_other_cameras_and_sizes_are_refused(trained):
     with pytest.raises(BadClassifier, match=r"Lamp-v0 has front, and no camera 'wrist'.*\(front, wrist\)"):
         SuccessReward(trained, one.spec)
     small = Environment("lamp_env:Lamp-v0", cameras=("front", "wrist"), image_size=24)
-    with pytest.raises(BadClassifier, match=r"\(24, 24, 3\) uint8, the classifier's \(32, 32, 3\)"):
+    with pytest.raises(BadClassifier, match=r"\(24, 24, 3\) uint8, and not \(32, 32, 3\)"):
         SuccessReward(trained, small.spec)
     none = Environment("lamp_env:Lamp-v0")
     with pytest.raises(BadClassifier, match="has no camera, and no camera 'front'"):
@@ -130,18 +130,19 @@ def test_a_run_does_not_go_on_with_another_classifier(trained, tmp_path, capsys)
         reward=f"classifier:{model}",
         actor=ActorConfig(cameras=CAMERAS, image_size=32),
     )
-    RunFolder.create(run, config).hold_classifier()
-    RunFolder(run).hold_classifier()
+    RunFolder.create(run, config).hold_files()
+    RunFolder(run).hold_files()
     model.unlink()
     other = msgspec.structs.replace(trained.card, threshold=trained.card.threshold / 2)
     RewardModel(trained.network, other).save(model)
-    assert main(["train", "--resume", str(run)]) == 1
-    assert "not the classifier" in capsys.readouterr().err
+    for command in (["train", "--resume"], ["learner", "--resume"], ["actor", "--run"], ["eval"]):
+        assert main([*command, str(run)]) == 1
+        assert "not the classifier" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["classifier", "classifier:", "oracle", ""])
 def test_no_such_reward(name, lamp):
-    with pytest.raises(BadClassifier, match="choose classifier:MODEL, or key"):
+    with pytest.raises(BadClassifier, match="choose task, classifier:MODEL, or key"):
         make_reward(name, lamp.spec)
 
 

@@ -10,6 +10,7 @@ import tyro
 
 from serl_servers.commands import Commands, run_command
 from serl_suite.cli.stopping import stop_on_signals
+from serl_suite.errors import SerlError
 from serl_suite.rig import BadRig, Camera, Rig, read_rig
 from serl_suite.wire.camera_client import CameraClient, CamerasUnreachable
 from serl_suite.wire.keys import client_keys
@@ -42,6 +43,11 @@ LIST = """List the cameras that are plugged in, and those of a rig.
   serl camera list --rig hardware/rigs/fr3.yaml"""
 
 Options = TypeVar("Options")
+PICTURES = (".png", ".jpg")
+
+
+class BadFile(SerlError):
+    """No file can be written there."""
 
 
 class _Rigged(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +67,7 @@ class _List(msgspec.Struct, frozen=True, kw_only=True):
 class _View(_Rigged, frozen=True, kw_only=True):
     out: Path | None = None
     """Picture to write, instead of showing them live."""
-    port: int = 8765
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8765
     """For the browser, on this machine."""
 
 
@@ -111,6 +117,10 @@ def _serve(arguments: Sequence[str]) -> int:
 
 def _view(arguments: Sequence[str]) -> int:
     options = _parse(_View, "view", VIEW, arguments)
+    if options.out is not None and (options.out.suffix not in PICTURES or not options.out.parent.is_dir()):
+        raise BadFile(
+            f"{options.out}: give a file that ends in {' or '.join(PICTURES)}, in a folder that is there"
+        )
     rig = read_rig(options.rig)
     stop = stop_on_signals()
     from PIL import Image
@@ -125,6 +135,7 @@ def _view(arguments: Sequence[str]) -> int:
             client.look()  # one that shows nothing has kept the others waiting
             faults = [(name, *client.fault(name)) for name in client.names if client.fault(name)[0]]
             Image.fromarray(sheet(client)).save(options.out)
+            print(f"written: {options.out}")  # noqa: T201
             for name, fault, detail in faults:
                 print(f"camera {name}: {fault}: {detail}", file=sys.stderr)  # noqa: T201
             return 1 if faults else 0
@@ -196,6 +207,9 @@ def _list(arguments: Sequence[str]) -> int:
         print("no camera is plugged in, or none that this user may open")  # noqa: T201
     if rig is None:
         return 0
+    for drawn in rig.cameras:
+        if drawn.driver == "twin":
+            print(f"{drawn.driver:10} {drawn.serial}  drawn from the scene of the twin at {rig.arm}")  # noqa: T201
     there = {(camera.driver, camera.serial) for camera in found}
     missing = [
         wanted

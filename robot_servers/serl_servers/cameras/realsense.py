@@ -17,6 +17,8 @@ __all__ = ["RECORDING", "RealSense", "find_realsense"]
 RECORDING = ".db3"
 SETTLE_S = 1.5
 """Automatic exposure and white balance have found their values by then."""
+HELD_UP_S = 0.2
+"""Between two reads: what waits in the library may be as old, and is thrown away."""
 
 
 def load_library() -> Any:  # noqa: ANN401 - a module without types
@@ -82,6 +84,7 @@ class RealSense:
         self._pipeline.set_device(self._device)
         config = rs.config()
         config.enable_stream(rs.stream.color, camera.width, camera.height, rs.format.rgb8, camera.rate_hz)
+        self._read_at = time.monotonic()
         try:
             self._pipeline.start(config)
         except RuntimeError as error:
@@ -104,12 +107,15 @@ class RealSense:
             CameraFault: The camera was unplugged.
         """
         deadline = time.monotonic() + timeout_s
+        if time.monotonic() - self._read_at > HELD_UP_S:
+            self._discard_waiting()
         while (left_s := deadline - time.monotonic()) > 0:
             try:
                 came, frames = self._pipeline.try_wait_for_frames(max(1, int(left_s * 1e3)))
             except RuntimeError as error:
                 raise self._gone(str(error)) from error
             arrived_ns = time.monotonic_ns()
+            self._read_at = 1e-9 * arrived_ns
             colour = frames.get_color_frame() if came else None
             if colour:  # a set may come without
                 pixels = np.array(colour.get_data(), np.uint8)  # the library's own buffers are few
@@ -122,6 +128,14 @@ class RealSense:
         """Lets the camera go; call once."""
         with suppress(RuntimeError):  # it has gone by itself
             self._pipeline.stop()
+
+    def _discard_waiting(self) -> None:
+        """This process was held up, and what came meanwhile is as old as that, or older: no new picture."""
+        try:
+            while self._pipeline.poll_for_frames():
+                pass
+        except RuntimeError as error:
+            raise self._gone(str(error)) from error
 
     @property
     def _is_recording(self) -> bool:

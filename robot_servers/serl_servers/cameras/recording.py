@@ -93,7 +93,7 @@ def record(
             client.await_next(leader, WAIT_S)
             for name, video in videos.items():
                 sight = client.sight(name)
-                if sight.stamp.sequence > last[name] and not client.fault(name)[0]:
+                if sight.stamp.sequence != last[name] and not client.fault(name)[0]:
                     last[name] = sight.stamp.sequence
                     video.add(client.picture(name), Line(stamp=sight.stamp, skew_s=client.skew_s))
         return {name: video.count for name, video in videos.items()}

@@ -44,10 +44,9 @@ def sheet(client: CameraClient) -> Pixels:
             page.paste(shown, (left, MARGIN_PX))
         fault, detail = client.fault(name)
         size = f"{sight.size}x{sight.size}, frame {sight.stamp.sequence}"
-        state = fault or (f"{1e3 * client.age_s(name):.0f} ms old" if sight.size else "")
-        draw.text(
-            (left, below), f"{name}  {size}  {state}", fill=(255, 120, 120) if fault else (220, 220, 220)
-        )
+        age = f"{1e3 * client.age_s(name):.0f} ms old" if sight.size else ""
+        said = "  ".join(part for part in (name, size, age, fault) if part)
+        draw.text((left, below), said, fill=(255, 120, 120) if fault else (220, 220, 220))
         for line, words in enumerate(textwrap.wrap(detail, LINE_LETTERS)[: LINES - 1], 1):
             draw.text((left, below + line * LINE_PX), words, fill=(255, 120, 120))
     return np.asarray(page)
