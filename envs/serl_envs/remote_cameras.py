@@ -131,10 +131,8 @@ class RemoteCameras:
     def _judge(self, client: CameraClient) -> None:
         for name in self._watched:
             if name not in client.names:
-                self.fault, self.detail = (
-                    NONSENSE,
-                    f"the camera server at {self._address} has no camera {name} any more",
-                )
+                self.fault = NONSENSE
+                self.detail = f"the camera server at {self._address} has no camera {name} any more"
                 _log.warning("%s", self.detail)
                 return
             fault, detail = client.fault(name)

@@ -151,7 +151,7 @@ def _draw_histogram(axes: Axes, model: RewardModel, scores: Scores) -> None:
     axes.set_yscale("log")
     axes.set_xlabel("probability (dashed: threshold)")
     axes.set_ylabel("frames, logarithmic")
-    axes.legend(loc="upper center")
+    axes.legend(loc="upper center", frameon=True, framealpha=1.0, edgecolor="none")
 
 
 def _draw_confusion(axes: Axes, model: RewardModel, scores: Scores) -> None:

@@ -26,7 +26,6 @@ import msgspec
 
 from serl_suite.data.durable import write_durably
 from serl_suite.errors import SerlError
-from serl_suite.networks.weights import weights_fingerprint
 from serl_suite.nodes.config import TrainConfig
 
 __all__ = ["RunFolder", "RunFolderError", "RunInfo"]
@@ -139,8 +138,10 @@ class RunFolder:
         if kind == "classifier" and Path(model).is_file():
             found["classifier"] = model, hashlib.sha256(Path(model).read_bytes()).hexdigest()
         encoder = self.config.agent.encoder
-        if (weights := weights_fingerprint(encoder)) is not None:
-            found["backbone"] = str(encoder.weights), weights
+        if encoder.frozen:
+            from serl_suite.networks.weights import weights_fingerprint  # torch, which few commands need
+
+            found["backbone"] = str(encoder.weights), str(weights_fingerprint(encoder))
         return found
 
     def announce(self, address: str) -> None:

@@ -208,7 +208,7 @@ def test_a_run_folder_that_exists_already(fails, tmp_path, command):
 def test_two_learners_on_one_run(fails, tmp_path):
     folder = RunFolder.create(tmp_path / "run", TrainConfig(task="Pendulum-v1", demos="none"))
     journal = Journal(folder.path)
-    fails(["learner", "--resume", folder.path], f"another learner writes to {folder.path}", "stop it")
+    fails(["learner", "--resume", folder.path], f"another process writes to {folder.path}", "stop it")
     journal.close()
 
 

@@ -40,6 +40,43 @@ def report(folder):
     return msgspec.json.decode((folder / "report.json").read_bytes())
 
 
+def test_the_same_start_is_not_held_out_whatever_its_episode_is_called(model, tmp_path, capsys):
+    assert serl("record", TASK, "--n", 2, "--noise", 0.1, "--out", tmp_path / "again") == 0
+    serl("eval", model, tmp_path / "again")
+    out = capsys.readouterr()
+    assert "episodes left out: training has seen them" in out.out or "is new to the classifier" in out.err
+
+
+def test_an_episode_that_is_there_twice_is_named(data, tmp_path, capsys):
+    assert serl("record", TASK, "--n", 1, "--out", tmp_path / "again") == 0
+    assert serl("train", data, tmp_path / "again", *QUICK, "--out", tmp_path / "m.safetensors") == 1
+    assert "are the same episode" in capsys.readouterr().err.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("record", TASK, "--n", 0), "--n is 1 or more"),
+        (("record", TASK, "--image-size", 0), "give a side of 8"),
+        (("shift", "no.safetensors", "--episodes", 0), "give 1 or more"),
+        (("eval", "no.safetensors"), "there is no classifier no.safetensors"),
+        (("eval", __file__), "is damaged, or no classifier"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_a_remedy(words, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert serl(*words) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_a_report_on_other_data_replaces_no_report(model, tmp_path):
+    assert serl("record", TASK, "--n", 5, "--seed", 9, "--out", tmp_path / "more") == 0
+    before = (model.parent / "classifier-report" / "report.json").read_bytes()
+    assert serl("eval", model, tmp_path / "more") == 0
+    assert (model.parent / "classifier-report" / "report.json").read_bytes() == before
+    assert (model.parent / "classifier-report-more" / "report.json").exists()
+
+
 def test_the_help_lists_the_commands(capsys):
     assert serl("--help") == 0
     text = capsys.readouterr().out

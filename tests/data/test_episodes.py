@@ -1,3 +1,4 @@
+import cv2
 import msgspec
 import numpy as np
 import pyarrow as pa
@@ -148,6 +149,35 @@ def rewrite(path, change):
     """As another program would have written the file: the metadata are kept."""
     table = pq.read_table(path)
     pq.write_table(change(table).replace_schema_metadata(table.schema.metadata), path)
+
+
+def test_an_image_of_another_size_is_not_even_decoded(tmp_path, monkeypatch):
+    """Some kilobytes of PNG may be gigabytes of pixels."""
+    path = tmp_path / "e.parquet"
+    write_episode(path, make_episode(np.random.default_rng(0), 3))
+    huge = cv2.imencode(".png", np.zeros((4000, 4000, 3), np.uint8))[1].tobytes()
+
+    def enlarge(table):
+        place = table.column_names.index("observation/wrist")
+        return table.set_column(place, "observation/wrist", pa.array([huge] * table.num_rows, pa.binary()))
+
+    rewrite(path, enlarge)
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("it was decoded"))
+    with pytest.raises(CorruptEpisode, match="an image is no PNG of 12 x 16"):
+        read_episode(path)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [pa.array([0, 1, 2, 3]), pa.array(list("0123")), pa.nulls(4)],
+    ids=["numbers", "text", "nothing"],
+)
+def test_a_column_of_another_type_is_damage(tmp_path, values):
+    path = tmp_path / "e.parquet"
+    write_episode(path, make_episode(np.random.default_rng(0), 3))
+    rewrite(path, lambda table: table.set_column(table.column_names.index("action"), "action", values))
+    with pytest.raises(CorruptEpisode, match="no whole episode"):
+        read_episode(path)
 
 
 @pytest.mark.parametrize("row", [0, 3])

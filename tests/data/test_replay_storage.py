@@ -56,6 +56,23 @@ def test_a_transition_comes_back_as_it_went_in():
     assert replay.states().shape == (2, 7)
 
 
+def test_the_pictures_of_a_stack_are_shifted_alike_and_those_of_two_cameras_apart():
+    picture = ArraySpec(shape=(32, 32, 3), dtype="uint8")
+    keys = ("front", "front-1", "wrist")
+    spec = EnvSpec(task="stack", observation=dict.fromkeys(keys, picture), action=SPEC.action)
+    replay, rng = Replay(spec, 64, seed=0, shift=4), np.random.default_rng(0)
+    for index in range(32):
+        same = rng.integers(0, 256, picture.shape, np.uint8)
+        action = np.array([1.0, 0.0], np.float32) if index else None
+        replay.insert(
+            "a", Step(seq=index, episode=0, index=index, observation=dict.fromkeys(keys, same), action=action)
+        )
+    batch = replay.sample(64)
+    for images in (batch.images, batch.next_images):
+        assert torch.equal(images["front"], images["front-1"])
+        assert not torch.equal(images["front"], images["wrist"])
+
+
 @pytest.mark.parametrize("shape", [(9, 14, 3), (32, 32, 3), (5, 5, 3)])
 def test_both_shifts_are_a_crop_of_the_edge_padded_image(shape):
     """The compiled loop and the device's gather, against numpy's padding."""

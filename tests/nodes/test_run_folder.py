@@ -1,11 +1,14 @@
 """A run folder opens as it was made; anything else is an error that says what to do."""
 
 import json
+import os
 from threading import Event
 
 import pytest
 
 from serl_suite.agents.rlpd import RLPDConfig
+from serl_suite.networks.encoder_config import EncoderConfig
+from serl_suite.nodes import run_folder
 from serl_suite.nodes.config import ActorConfig, TrainConfig
 from serl_suite.nodes.run_folder import RunFolder, RunFolderError
 
@@ -20,6 +23,28 @@ def test_opens_with_the_configuration_it_was_made_with(tmp_path):
     assert opened.config == CONFIG
     assert opened.info == made.info
     assert opened.info.versions["torch"]
+
+
+def test_a_run_does_not_go_on_with_other_weights_of_its_backbone(tmp_path):
+    weights = tmp_path / "w.safetensors"
+    weights.write_bytes(b"one")
+    encoder = EncoderConfig(frozen=True, weights=str(weights))
+    folder = RunFolder.create(tmp_path / "run", TrainConfig(task="T", agent=RLPDConfig(encoder=encoder)))
+    folder.hold_files()
+    folder.hold_files()
+    weights.write_bytes(b"another")
+    with pytest.raises(RunFolderError, match="not the backbone"):
+        folder.hold_files()
+
+
+def test_a_run_that_is_made_half_is_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_folder, "write_durably", lambda *_: os._exit(9))
+    child = os.fork()
+    if child == 0:
+        RunFolder.create(tmp_path / "run", CONFIG)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    with pytest.raises(RunFolderError, match="not a run folder"):
+        RunFolder(tmp_path / "run")
 
 
 def test_never_writes_into_a_folder_that_holds_something(tmp_path):

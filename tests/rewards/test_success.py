@@ -171,13 +171,40 @@ def test_a_run_judged_again(trained, frames, recorded):
     assert [s.index for s in seen.steps] == list(range(7))
     assert [s.reward for s in seen.steps] == [0.0] * 6 + [1.0]
     assert (seen.steps[-1].terminated, seen.steps[-1].truncated, seen.success) == (True, False, True)
-    unseen = relabelled(file, episode, Told(trained, [0] * n))
+    unseen = relabelled(file, episode, Told(trained, [0] * (n + 1)))
     assert len(unseen) == len(episode)
     assert (unseen.steps[-1].terminated, unseen.steps[-1].truncated, unseen.success) == (False, True, False)
     assert unseen.episode_return == 0.0
     true = relabelled(file, episode, trained)
     first = next(s.index for s in episode.steps if s.success)
     assert abs(true.steps[-1].index - first) <= 2
+
+
+def ended_by_success(recorded, **last):
+    """A recorded episode as a run has it: over at its first success."""
+    episode = read_dataset(recorded / "000000.parquet")[0]
+    first = next(s.index for s in episode.steps if s.success)
+    end = msgspec.structs.replace(episode.steps[first], terminated=True, truncated=False, reward=1.0, **last)
+    return msgspec.structs.replace(episode, steps=[*episode.steps[:first], end]), first
+
+
+def test_an_episode_that_ended_with_its_first_success_frame_stays_a_success(trained, recorded):
+    episode, first = ended_by_success(recorded)
+    again = relabelled(recorded / "000000.parquet", episode, Told(trained, [0] * first + [1, 1, 1], hold=3))
+    assert again.success
+    assert again.episode_return == 1.0
+
+
+def test_a_rewarded_end_without_a_label_that_is_not_seen_is_cut_off_by_time(trained, recorded):
+    episode, first = ended_by_success(recorded, success=None)
+    again = relabelled(recorded / "000000.parquet", episode, Told(trained, [0] * (first + 2)))
+    assert (again.steps[-1].terminated, again.steps[-1].truncated, again.episode_return) == (False, True, 0.0)
+
+
+def test_a_classifier_of_another_task_is_refused(trained, lamp):
+    other = msgspec.structs.replace(lamp.spec, task="Other-v0")
+    with pytest.raises(BadClassifier, match="successes of lamp_env:Lamp-v0, and this is Other-v0"):
+        SuccessReward(trained, other)
 
 
 def test_a_stopped_camera_is_no_success_in_a_run_judged_again(trained, recorded, caplog):

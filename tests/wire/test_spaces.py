@@ -72,6 +72,10 @@ def test_nested_dicts_and_bare_arrays_are_wrapped():
         (Env(spaces.Discrete(3)), "FlattenObservation"),
         (Env(spaces.Dict(a=spaces.Discrete(3))), "FlattenObservation"),
         (Env(spaces.Dict()), "empty"),
+        (
+            Env(spaces.Dict(front=spaces.Box(0, 255, (64, 64, 1), np.uint8))),
+            r"front as \(64, 64, 1\) uint8.*RGB",
+        ),
         (Env(spaces.Box(-1, 1, (2,)), spaces.Discrete(2)), "only Box"),
         (Env(spaces.Box(-1, 1, (2,)), spaces.Box(-np.inf, np.inf, (2,))), "RescaleAction"),
     ],

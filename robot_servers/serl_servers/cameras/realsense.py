@@ -11,14 +11,13 @@ import numpy as np
 
 from serl_servers.cameras.driver import CameraFault, Found, Frame
 from serl_suite.rig import Camera
+from serl_suite.wire.camera_messages import STALE_S
 
 __all__ = ["RECORDING", "RealSense", "find_realsense"]
 
 RECORDING = ".db3"
 SETTLE_S = 1.5
 """Automatic exposure and white balance have found their values by then."""
-HELD_UP_S = 0.2
-"""Between two reads: what waits in the library may be as old, and is thrown away."""
 
 
 def load_library() -> Any:  # noqa: ANN401 - a module without types
@@ -107,7 +106,7 @@ class RealSense:
             CameraFault: The camera was unplugged.
         """
         deadline = time.monotonic() + timeout_s
-        if time.monotonic() - self._read_at > HELD_UP_S:
+        if time.monotonic() - self._read_at > STALE_S:
             self._discard_waiting()
         while (left_s := deadline - time.monotonic()) > 0:
             try:

@@ -33,6 +33,18 @@ def device():
     return SoftwareCamera()
 
 
+def test_what_waited_while_the_process_was_held_up_is_no_new_picture(device):
+    driver = RealSense(camera(), device.device)
+    try:
+        device.feed(picture(1), 1)
+        time.sleep(2 * STALE_S)
+        assert driver.read(0.1) is None
+        device.feed(picture(2), 2)
+        assert driver.read(1.0).number == 2
+    finally:
+        driver.close()
+
+
 def test_frames_come_as_they_were_taken(device):
     driver = RealSense(camera(), device.device)
     try:
