@@ -100,6 +100,8 @@ def _check(chosen: _Arguments, out: Path) -> None:
         )
     if out.exists():
         raise CannotPretrain(f"{out} exists already; give another file by --out, or move that one away")
+    if out.parent.exists() and not out.parent.is_dir():
+        raise CannotPretrain(f"{out.parent} is no folder; give another file by --out")
     if out.suffix != ".safetensors":
         raise CannotPretrain(
             f"{out} must end in .safetensors, which tells what it is; give such a file by --out"

@@ -178,6 +178,8 @@ def _train(arguments: Sequence[str]) -> int:
     path = chosen.out or beside / MODEL_NAME
     if path.exists():
         raise BadClassifier(f"{path} exists, and a run may judge by it; give another --out, or remove it")
+    if path.parent.exists() and not path.parent.is_dir():
+        raise CannotDo(f"{path.parent} is no folder; give another --out")
     stop = stop_on_signals()
     from serl_suite.cli.main import EXIT_INTERRUPTED
     from serl_suite.networks.host import check_device, tune_host

@@ -70,7 +70,6 @@ def _prepare_demonstrations(folder: "RunFolder", stop: "Event") -> None:
     The environment is made in any case, and of pictures the policy: what is wrong with them, with who judges or with
     a backbone's weights shows here, before minutes have gone or a process starts.
     """
-    from serl_suite.agents.registry import describe, make_policy
     from serl_suite.data.journal import lock_run
     from serl_suite.nodes.demonstrations import import_demonstrations
     from serl_suite.nodes.environment import Environment
@@ -80,13 +79,15 @@ def _prepare_demonstrations(folder: "RunFolder", stop: "Event") -> None:
     is_by_key = config.reward.partition(":")[0] == "key"
     if is_by_key:  # nobody is there to press one for a script
         config = msgspec.structs.replace(config, reward="task")
-    environment = Environment.of(config)
-    locked = lock_run(folder.path / "demos.lock", folder.path)
+    environment, locked = None, lock_run(folder.path / "demos.lock", folder.path)
     try:
+        environment = Environment.of(config)
         folder.hold_files()
         if is_by_key:
             make_reward(folder.config.reward, environment.spec).close()  # there is a terminal
         if environment.spec.image_keys:
+            from serl_suite.agents.registry import describe, make_policy  # torch
+
             make_policy(describe("rlpd", config.agent), environment.spec, seed=config.seed)
         if config.demos == "none" or folder.has_demonstrations:
             return
@@ -96,7 +97,8 @@ def _prepare_demonstrations(folder: "RunFolder", stop: "Event") -> None:
             _record(folder, environment, stop)
     finally:
         os.close(locked)
-        environment.close()
+        if environment is not None:
+            environment.close()
 
 
 def _record(folder: "RunFolder", environment: "Environment", stop: "Event") -> None:

@@ -277,9 +277,8 @@ def _png(image: Array) -> bytes:
 
 def _image(data: bytes, spec: ArraySpec) -> Array:
     height, width, _ = spec.shape
-    if data[:8] != PNG_BEGIN or data[16:24] != struct.pack(
-        ">II", width, height
-    ):  # what it says before it is decoded
+    size = struct.pack(">II", width, height)
+    if data[:8] != PNG_BEGIN or data[16:24] != size:  # decoded, some kilobytes may be gigabytes
         raise ValueError(f"an image is no PNG of {width} x {height}")
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     if image is None or image.shape != spec.shape:

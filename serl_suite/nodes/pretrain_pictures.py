@@ -144,7 +144,7 @@ def recorded(paths: Sequence[Path]) -> Iterator[Pair]:
         for file in files:
             episode = read_episode(file)
             for step, following in pairwise(episode.steps):
-                if following.action is not None:
+                if following.action is not None and following.action.size:  # single frames have none
                     yield from _pairs(episode.spec, step.observation, following.observation, following.action)
 
 

@@ -12,6 +12,7 @@ from serl_suite.data.episodes import Episode, read_episode
 from serl_suite.rewards.config import BadClassifier
 from serl_suite.rewards.labels import Labels, read_labels
 from serl_suite.rewards.pictures import stale_steps
+from serl_suite.wire.messages import Step
 from serl_suite.wire.spaces import EnvSpec
 
 __all__ = ["Clip", "Frames", "Parts", "check_cameras", "episode_files", "read_frames", "split"]
@@ -28,7 +29,7 @@ class Clip(NamedTuple):
     """Episodes that began alike share it, and no split parts them."""
     path: Path
     places: npt.NDArray[np.int64]
-    """Place of each frame in the episode. Shape: (n,)"""
+    """Place of each frame in the episode, of single frames by their time. Shape: (n,)"""
     labels: npt.NDArray[np.int64]
     """Classes. Shape: (n,)"""
     pictures: dict[str, npt.NDArray[np.uint8]]
@@ -135,6 +136,11 @@ def read_frames(
         raise BadClassifier(f"{files[0]} holds no pictures; record with cameras: `serl reward record TASK`")
     side = first.observation[cameras[0]].shape[0] if cameras[0] in first.image_keys else 0
     labels = {folder: read_labels(folder) for folder in dict.fromkeys(file.parent for file in files)}
+    for folder, told in labels.items():
+        if strange := sorted(told.frames.keys() - {file.name for file in folder.glob("*.parquet")}):
+            raise BadClassifier(
+                f"labels.json in {folder} labels {strange[0]}, and there is no such file; mend it"
+            )
     its = labels[files[0].parent]
     clips = []
     for done, file in enumerate(files):
@@ -199,6 +205,12 @@ def split(frames: Frames, calibration_share: float, test_share: float, seed: int
     return Parts(training=training, calibration=calibration, test=test, seen=seen)
 
 
+def _places(steps: Sequence[Step], rate_hz: float) -> npt.NDArray[np.int64]:
+    indices = np.array([s.index for s in steps], np.int64)
+    times = np.round([s.time_s * rate_hz for s in steps]).astype(np.int64)
+    return times if (np.diff(times) > 0).all() else indices
+
+
 def _clip(file: Path, episode: Episode, cameras: Sequence[str], labels: Labels) -> Clip:
     told, stale = labels.of(file, episode), stale_steps(file, episode, cameras)
     rows = [row for row, label in enumerate(told) if label >= 0 and row not in stale]
@@ -213,7 +225,7 @@ def _clip(file: Path, episode: Episode, cameras: Sequence[str], labels: Labels) 
         name=name,
         group=name if episode.seed is None else f"{episode.spec.task} {episode.seed}",
         path=file,
-        places=np.array([s.index for s in steps], np.int64),
+        places=_places(steps, episode.spec.rate_hz),
         labels=np.array([told[row] for row in rows], np.int64),
         pictures={camera: stacked(camera).astype(np.uint8) for camera in cameras},
         states={key: stacked(key).astype(np.float32) for key in episode.spec.state_keys},

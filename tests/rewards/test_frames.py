@@ -1,5 +1,7 @@
 """Frames out of episode files: labels, bad pictures, and a split that parts no start from itself."""
 
+import shutil
+
 import msgspec
 import numpy as np
 import pytest
@@ -124,6 +126,13 @@ def test_labels_beside_the_episodes_count_more(recorded, tmp_path):
 def test_other_cameras_are_refused_by_name(recorded):
     with pytest.raises(BadClassifier, match="no camera 'side'"):
         read_frames([recorded], ["front", "side"])
+
+
+def test_labels_of_no_file_are_refused(recorded, tmp_path):
+    shutil.copy(recorded / "000000.parquet", tmp_path)
+    (tmp_path / "labels.json").write_text('{"frames": {"000000": [0]}}')
+    with pytest.raises(BadClassifier, match="labels 000000, and there is no such file"):
+        read_frames([tmp_path])
 
 
 def test_pictures_of_another_size_are_refused(recorded, tmp_path):

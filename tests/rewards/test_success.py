@@ -156,6 +156,7 @@ def test_disagreements_are_kept_and_can_be_learned_from(trained, lamp, observati
     reward.close()
     (clip,) = read_frames([tmp_path]).clips
     assert clip.labels.tolist() == [0, 1]
+    assert clip.places.tolist() == [0, 3], "they are no neighbours"
     assert np.array_equal(clip.pictures["front"], [observations[0]["front"], observations[3]["front"]])
     assert len(read_frames([recorded, tmp_path]).clips) == 25
     with pytest.raises(SpecMismatch, match="action"):  # they are no demonstrations

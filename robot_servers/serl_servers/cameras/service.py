@@ -11,7 +11,7 @@ import zmq
 
 from serl_servers.cameras.calibration import read_calibration
 from serl_servers.cameras.channel import Channel
-from serl_servers.cameras.matching import matching
+from serl_servers.cameras.matching import matching, skew_s
 from serl_suite.rig import BadRig, Rig
 from serl_suite.wire.camera_messages import (
     MAX_MESSAGE_BYTES,
@@ -143,16 +143,17 @@ class CameraService:
     def _answer(self, identity: bytes, waiting: _Waiting) -> None:
         request = waiting.request
         seeing = [channel for channel in self.channels if channel.shots and not channel.fault[0]]
-        shots, skew_s = matching([channel.shots for channel in seeing])
+        shots = matching([channel.shots for channel in seeing])
         chosen = {channel.camera.name: shot for channel, shot in zip(seeing, shots, strict=True)}
+        for channel in seeing:
+            if channel.camera.name == request.camera:  # it was asked for by name
+                chosen[request.camera] = channel.shots[-1]
         frames, sights = [], []
         for channel in self.channels:
             shot = chosen.get(channel.camera.name) or (channel.shots[-1] if channel.shots else None)
-            if channel.camera.name == request.camera and channel.shots:  # it was asked for by name
-                shot = channel.shots[-1]
             sights.append(channel.sight(shot))
             frames.append(b"" if shot is None else shot.pixels.data)
-        waited_s = time.monotonic() - waiting.since
-        header = encode(Sights(number=request.number, sights=tuple(sights), skew_s=skew_s, waited_s=waited_s))
+        skew, waited_s = skew_s(list(chosen.values())), time.monotonic() - waiting.since
+        header = encode(Sights(number=request.number, sights=tuple(sights), skew_s=skew, waited_s=waited_s))
         with suppress(zmq.ZMQError):  # it has gone, or reads nothing
             self._router.send_multipart([identity, header, *frames], zmq.NOBLOCK)
