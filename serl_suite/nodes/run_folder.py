@@ -84,9 +84,10 @@ class RunFolder:
             RunFolderError: The folder exists and is not empty, or cannot be made.
         """
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RunFolderError(
-                f"{path} exists already; go on with it by `serl train --resume {path}`, or name another"
+            resume = (
+                f"go on with it by `serl train --resume {path}`, or " if (path / "run.json").exists() else ""
             )
+            raise RunFolderError(f"{path} exists already; {resume}name another with --run")
         created = datetime.datetime.now().astimezone()
         info = RunInfo(
             format=FORMAT,
@@ -169,7 +170,7 @@ class RunFolder:
             info = msgspec.json.decode((self.path / "run.json").read_bytes(), type=RunInfo)
         except FileNotFoundError:
             raise RunFolderError(_no_run(self.path)) from None
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, UnicodeDecodeError, msgspec.DecodeError) as error:
             raise RunFolderError(f"{self.path / 'run.json'} cannot be read: {error}") from error
         if info.format != FORMAT:
             raise RunFolderError(

@@ -7,7 +7,7 @@ imports no environment.
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import msgspec
 import numpy as np
@@ -124,7 +124,7 @@ class EnvSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     observation: dict[str, ArraySpec]
     action: ArraySpec
     """Flat: (action_dim,) float32."""
-    rate_hz: float = DEFAULT_RATE_HZ
+    rate_hz: Annotated[float, msgspec.Meta(gt=0)] = DEFAULT_RATE_HZ
     """Control rate of the task."""
 
     @cached_property

@@ -49,6 +49,8 @@ def test_a_rig_survives_a_run_folder(tmp_path):
         ("pace: lockstep", "no arm of metal can wait"),
         ("cameras: [{name: a, driver: v4l2, serial: x}, {name: a, driver: v4l2, serial: y}]", "the same name"),
         ("arm: [", "no YAML"),
+        ("arm: 2020-13-45", "no YAML"),
+        ("arm: !!timestamp x", "no YAML"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named(tmp_path, text, said):

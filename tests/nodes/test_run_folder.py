@@ -50,7 +50,7 @@ def test_a_run_that_is_made_half_is_none(tmp_path, monkeypatch):
 def test_never_writes_into_a_folder_that_holds_something(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("years of work")
-    with pytest.raises(RunFolderError, match="--resume"):
+    with pytest.raises(RunFolderError, match="name another"):
         RunFolder.create(tmp_path / "run", CONFIG)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.tex"]
 
