@@ -250,11 +250,7 @@ def read_rig(path: Path) -> Rig:
         raise BadRig(f"the rig {path} cannot be read: {error.strerror}{_others(path)}") from error
     except msgspec.ValidationError as error:
         raise BadRig(f"{path}: {_explained(str(error))}") from error
-    except (
-        msgspec.DecodeError,
-        ValueError,
-        AttributeError,
-    ) as error:  # the last two: dates and numbers that are none
+    except (msgspec.DecodeError, ValueError, AttributeError) as error:  # dates, numbers that are none
         raise BadRig(f"{path} is no YAML: {error}") from error
     return msgspec.structs.replace(rig, source=str(path))
 

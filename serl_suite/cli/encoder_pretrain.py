@@ -11,7 +11,9 @@ import msgspec
 import tyro
 
 from serl_suite.cli.stopping import stop_on_signals
+from serl_suite.cli.typed import observing
 from serl_suite.errors import SerlError
+from serl_suite.nodes.config import ActorConfig
 
 if TYPE_CHECKING:
     from serl_suite.nodes.pretrain_pictures import Album, Pairs
@@ -84,10 +86,9 @@ def run(arguments: Sequence[str]) -> int:
     if not done:
         return EXIT_INTERRUPTED
     print(f"{out}: {chosen.backbone} from {len(pairs.eyes)} looks, {chosen.side} x {chosen.side} pixels")  # noqa: T201
-    task = chosen.task or "TASK"
+    seen = " ".join(observing("pixels", ActorConfig(image_size=chosen.side)))
     print(  # noqa: T201
-        f"Use it: serl train {task} --obs pixels --actor.image-size {chosen.side} --agent.encoder.frozen "
-        f"--agent.encoder.weights {out}"
+        f"Use it: serl train {chosen.task or 'TASK'} {seen} --agent.encoder.frozen --agent.encoder.weights {out}"
     )
     return 0
 

@@ -1,5 +1,6 @@
 """`serl reward`: success classifiers, from recording their pictures to knowing how far to trust them."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ import tyro
 
 from serl_suite.cli.commands import Commands, run_command
 from serl_suite.cli.stopping import stop_on_signals
-from serl_suite.cli.typed import as_typed
+from serl_suite.cli.typed import as_typed, observing
 from serl_suite.errors import SerlError
 from serl_suite.nodes.config import ActorConfig
 from serl_suite.rewards.config import BadClassifier, ClassifierConfig
@@ -67,6 +68,7 @@ Held-out episodes are done again, action by action, and seen under each change: 
 colder, out of focus, and each camera moved and turned a little."""
 
 MODEL_NAME = "classifier.safetensors"
+CAMERAS = ("front", "wrist")
 
 
 class CannotDo(SerlError):
@@ -84,7 +86,7 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True):
     """Of environment, noise and failures."""
     out: Path | None = None
     """Folder for the files, empty or new; rewards/TASK by default."""
-    cameras: tuple[str, ...] = ("front", "wrist")
+    cameras: tuple[str, ...] = CAMERAS
     """Cameras to see with."""
     image_size: int | None = None
     """Side of their pictures [pixels], as in the run that the classifier is for; the task's own by default."""
@@ -209,13 +211,10 @@ def _train(arguments: Sequence[str]) -> int:
 
 def _use(model: "RewardModel", path: Path) -> str:
     """The command that trains with it, with the pictures that it knows."""
-    card, usual = model.card, ActorConfig()
-    words = ["serl train", card.task, "--obs pixels", f"--reward classifier:{path}"]
-    if card.side != usual.image_size:
-        words.append(f"--actor.image-size {card.side}")
-    if card.cameras != _Record(task=card.task).cameras:
-        words.append(f"--actor.cameras {' '.join(card.cameras)}")
-    return as_typed(" ".join(words))
+    card = model.card
+    cameras = () if card.cameras == CAMERAS else card.cameras  # a run's own by default
+    seen = observing("pixels", ActorConfig(cameras=cameras, image_size=card.side))
+    return as_typed(shlex.join(["serl", "train", card.task, "--reward", f"classifier:{path}", *seen]))
 
 
 def _eval(arguments: Sequence[str]) -> int:
@@ -325,14 +324,10 @@ def _held_out(model: "RewardModel", data: Sequence[Path]) -> "Frames":
         CannotDo: There are none.
         BadClassifier: They are of another task, or of other cameras or sizes.
     """
-    from serl_suite.rewards.classifier import check_task
-    from serl_suite.rewards.frames import check_cameras
-
     places = data or tuple(Path(place) for place in model.card.data)
     with _reading() as progress:
         frames = _read(places, model.card.cameras, progress)
-    check_task(model, frames.spec.task)
-    check_cameras(frames.spec, model.card.cameras, model.card.side, str(places[0]))
+    model.card.check(frames.spec, str(places[0]))
     parts = model.card.parts
     left = frames.without(parts) if data else frames.only(parts.test)
     if frames.classes != model.card.classes:

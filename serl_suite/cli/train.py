@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -79,9 +79,9 @@ def _prepare_demonstrations(folder: "RunFolder", stop: "Event") -> None:
     is_by_key = config.reward.partition(":")[0] == "key"
     if is_by_key:  # nobody is there to press one for a script
         config = msgspec.structs.replace(config, reward="task")
-    environment, locked = None, lock_run(folder.path / "demos.lock", folder.path)
-    try:
-        environment = Environment.of(config)
+    with ExitStack() as undone:
+        undone.callback(os.close, lock_run(folder.path / "demos.lock", folder.path))
+        environment = undone.enter_context(closing(Environment.of(config)))
         folder.hold_files()
         if is_by_key:
             make_reward(folder.config.reward, environment.spec).close()  # there is a terminal
@@ -95,10 +95,6 @@ def _prepare_demonstrations(folder: "RunFolder", stop: "Event") -> None:
             import_demonstrations(config.demos, folder.demos, environment.spec)
         elif environment.has_expert:
             _record(folder, environment, stop)
-    finally:
-        os.close(locked)
-        if environment is not None:
-            environment.close()
 
 
 def _record(folder: "RunFolder", environment: "Environment", stop: "Event") -> None:

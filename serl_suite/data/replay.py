@@ -354,11 +354,9 @@ class Replay:
         after = self._draw(batch_size)
         self.sampled += batch_size
         views = np.empty((len(self._images), 2, batch_size, 2), np.int64)
-        for i, column in enumerate(self._images.values()):
-            if (own := self._eyes[i]) != i:
-                views[i] = views[own]
-                continue
-            views[i] = column.draw_views(2 * batch_size, self._rng).reshape(2, batch_size, 2)
+        for i, (eye, column) in enumerate(zip(self._eyes, self._images.values(), strict=True)):
+            drawn = views[eye] if eye < i else column.draw_views(2 * batch_size, self._rng)
+            views[i] = drawn.reshape(2, batch_size, 2)
         return Draw(np.stack([self._previous[after], after]), views)
 
     def _draw(self, count: int) -> NDArray[np.int64]:

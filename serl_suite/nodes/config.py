@@ -13,7 +13,8 @@ from serl_suite.networks.encoder_config import EncoderConfig
 from serl_suite.rig import Rig, read_rig
 
 __all__ = [
-    "PIXELS", "ActorConfig", "ActorSettings", "BadConfig", "EvaluationConfig", "LearnerConfig", "RigFile",
+    "PIXELS",
+    "SIDES", "ActorConfig", "ActorSettings", "BadConfig", "EvaluationConfig", "LearnerConfig", "RigFile",
     "TrainConfig",
 ]  # fmt: skip
 
@@ -112,6 +113,8 @@ class EvaluationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Fresh episodes of the last evaluation."""
 
 
+SIDES = 8, 1024
+"""Smallest and largest side of a camera's pictures [pixels]."""
 PIXELS = RLPDConfig(learning_rate=5e-4, hidden=(256, 256), encoder=EncoderConfig(width=128))
 """Settings of an agent that learns from pictures."""
 
@@ -160,7 +163,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             "--max-steps": (self.max_steps, 1),
             "--demo-episodes": (self.demo_episodes, 1),
             "--actor.block-steps": (self.actor.block_steps, 1),
-            "--actor.image-size": (self.actor.image_size, 8),
+            "--actor.image-size": (self.actor.image_size, SIDES[0]),
             "--actor.frame-stack": (self.actor.frame_stack, 1),
             "--learner.threads": (self.learner.threads, 1),
             "--learner.replay-capacity": (self.learner.replay_capacity, 2),

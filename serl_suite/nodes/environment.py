@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from serl_suite.data.actions import ActionScale
 from serl_suite.errors import SerlError
-from serl_suite.nodes.config import TrainConfig
+from serl_suite.nodes.config import SIDES, TrainConfig
 from serl_suite.nodes.frame_stack import FrameStack
 from serl_suite.rewards.pictures import PictureWatch
 from serl_suite.rewards.reward import make_reward
@@ -26,9 +26,6 @@ __all__ = ["Environment", "EnvironmentFailure", "Expert", "load_plugins"]
 
 
 log = logging.getLogger(__name__)
-
-SIDES = 8, 1024
-"""Smallest and largest side of a camera's pictures [pixels]."""
 
 
 class EnvironmentFailure(SerlError):

@@ -7,7 +7,7 @@ import msgspec
 
 from serl_suite.wire.spaces import Array, EnvSpec, Observation
 
-__all__ = ["FrameStack", "newest_keys"]
+__all__ = ["FrameStack"]
 
 
 class FrameStack:
@@ -46,8 +46,3 @@ class FrameStack:
             f"{key}-{age}": past[key] for age, past in enumerate(self._past, start=1) for key in self._cameras
         }
         return {**newest, **older}
-
-
-def newest_keys(spec: EnvSpec) -> tuple[str, ...]:
-    """The cameras whose older pictures a stack may have added, without those."""
-    return tuple(key for key, eye in spec.eyes.items() if key == eye)

@@ -14,7 +14,6 @@ from torch import Tensor
 from serl_suite.data.episodes import read_episode
 from serl_suite.errors import SerlError
 from serl_suite.nodes.environment import Environment
-from serl_suite.nodes.frame_stack import newest_keys
 from serl_suite.wire.messages import Observation
 from serl_suite.wire.spaces import EnvSpec
 
@@ -190,5 +189,5 @@ def _pairs(spec: EnvSpec, before: Observation, after: Observation, action: Vecto
     with the action. Not through a frame stack's older pictures: they are the eye's own of another step."""
     keys = (POSE,) if POSE in spec.observation else spec.state_keys
     motion = np.concatenate([(after[key] - before[key]).ravel() for key in keys]) if keys else action
-    for key in newest_keys(spec):
+    for key in (key for key, eye in spec.eyes.items() if key == eye):
         yield Pair(f"{spec.task} {key}", before[key], after[key], motion.astype(np.float32))

@@ -58,10 +58,12 @@ def relabelled(file: Path, episode: Episode, model: RewardModel) -> Episode:
     steps: list[Step] = []
     for place, step in enumerate(episode.steps):
         was_success = step.terminated and (step.reward > 0 if step.success is None else step.success)
+        looks = (
+            model.card.config.hold if was_success else 1
+        )  # one that ended with a success would have stayed there
         if place in stale:
             judge.reset()
-        # An episode that ended with a success would have stayed there.
-        looks = 0 if place in stale else model.card.config.hold if was_success else 1
+            looks = 0
         verdicts = [judge.judge(step.observation).success for _ in range(looks)]
         success = any(verdicts) and step.index > 0
         undone = was_success and not success

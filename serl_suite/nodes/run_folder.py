@@ -84,9 +84,8 @@ class RunFolder:
             RunFolderError: The folder exists and is not empty, or cannot be made.
         """
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            resume = (
-                f"go on with it by `serl train --resume {path}`, or " if (path / "run.json").exists() else ""
-            )
+            is_run = (path / "run.json").exists()
+            resume = f"go on with it by `serl train --resume {path}`, or " if is_run else ""
             raise RunFolderError(f"{path} exists already; {resume}name another with --run")
         created = datetime.datetime.now().astimezone()
         info = RunInfo(
@@ -100,9 +99,8 @@ class RunFolder:
             for name in ("demos", "episodes", "journal", "spool", "checkpoints", "metrics", "logs"):
                 (path / name).mkdir(parents=True, exist_ok=True)
             (path / "config.yaml").write_bytes(msgspec.yaml.encode(config))
-            write_durably(
-                path / "run.json", msgspec.json.format(msgspec.json.encode(info))
-            )  # last: it makes a run
+            text = msgspec.json.format(msgspec.json.encode(info))
+            write_durably(path / "run.json", text)  # last: it is what makes a run of the folder
         except OSError as error:
             raise RunFolderError(
                 f"cannot make the run folder {path}: {error}; name another with --run"
@@ -115,21 +113,23 @@ class RunFolder:
 
     def hold_files(self) -> None:
         """Notes which files the run goes by beside its configuration, the classifier that judges and the weights of a
-        frozen backbone; on a later start, that they are the same. One that is not on this machine is passed over:
-        whoever needs it says so.
+        frozen backbone; on a later start, that they are the same. A classifier that is not on this machine is passed
+        over: it is the actor's, who says so.
 
         Raises:
             RunFolderError: One is another: what the run has learned goes with the one before.
             BadEncoder: The weights are not there.
         """
         known: dict[str, str] = msgspec.json.decode(self.files.read_bytes()) if self.files.exists() else {}
-        for what, (name, digest) in self._digests().items():
-            if known.setdefault(what, digest) != digest:
+        found = self._digests()
+        for what, (name, digest) in found.items():
+            if known.get(what, digest) != digest:
                 raise RunFolderError(
                     f"{name} is not the {what} that {self.path} began with (was it trained again?); put that one back "
                     "there, or start a new run"
                 )
-        if known:
+        if found.keys() - known.keys():
+            known |= {what: digest for what, (_, digest) in found.items()}
             write_durably(self.files, msgspec.json.encode(known))
 
     def _digests(self) -> dict[str, tuple[str, str]]:

@@ -21,8 +21,9 @@ from serl_suite.networks.backbone import feature_shape, make_backbone
 from serl_suite.networks.encoder_config import RANDOM, BadEncoder
 from serl_suite.rewards.calibration import log_softmax
 from serl_suite.rewards.config import BadClassifier, ClassifierConfig
-from serl_suite.rewards.frames import Frames, Parts
+from serl_suite.rewards.frames import Frames, Parts, check_cameras
 from serl_suite.rewards.gate import parse_gate
+from serl_suite.wire.spaces import EnvSpec
 
 __all__ = ["Card", "Classifier", "RewardModel"]
 
@@ -112,6 +113,15 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
                 f"success {self.success!r} and {len(self.log_prior)} priors of classes {self.classes}"
             )
 
+    def check(self, spec: EnvSpec, whose: str) -> None:
+        """Raises: BadClassifier, where that is of another task, or its cameras or sizes are others."""
+        check_cameras(spec, self.cameras, self.side, whose)
+        if spec.task != self.task:
+            raise BadClassifier(
+                f"the classifier tells successes of {self.task}, and this is {spec.task}; train one: serl reward "
+                f"record {spec.task}"
+            )
+
 
 class RewardModel:
     """A trained classifier.
@@ -199,15 +209,6 @@ class RewardModel:
         """Probabilities of all frames' classes, clip after clip. Shape: (n, classes)"""
         parts = [self.probabilities(clip.pictures) for clip in frames.clips]
         return np.concatenate([np.zeros((0, len(self.card.classes))), *parts])
-
-
-def check_task(model: RewardModel, task: str) -> None:
-    """Raises: BadClassifier, where the model is of another task."""
-    if model.card.task != task:
-        raise BadClassifier(
-            f"the classifier tells successes of {model.card.task}, and this is {task}; train one: serl reward record "
-            f"{task}"
-        )
 
 
 def _grid(height: int, width: int) -> Tensor:

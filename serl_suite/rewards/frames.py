@@ -76,12 +76,11 @@ class Frames(NamedTuple):
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """Names of episodes; none is in two of them."""
 
-    seen: tuple[str, ...] = ()
-    """Groups of the first two parts: episodes that began alike are not new, whatever they are called."""
-
     training: tuple[str, ...]
     calibration: tuple[str, ...]
     test: tuple[str, ...]
+    seen: tuple[str, ...] = ()
+    """Groups of the first two: what began like one of those is not new, whatever it is called."""
 
 
 def episode_files(paths: Sequence[Path]) -> list[Path]:
@@ -206,6 +205,7 @@ def split(frames: Frames, calibration_share: float, test_share: float, seed: int
 
 
 def _places(steps: Sequence[Step], rate_hz: float) -> npt.NDArray[np.int64]:
+    """By time where it is told: single frames that were kept are numbered one after the other. Shape: (n,)"""
     indices = np.array([s.index for s in steps], np.int64)
     times = np.round([s.time_s * rate_hz for s in steps]).astype(np.int64)
     return times if (np.diff(times) > 0).all() else indices

@@ -3,9 +3,8 @@
 import uuid
 from pathlib import Path
 
-from serl_suite.rewards.classifier import RewardModel, check_task
+from serl_suite.rewards.classifier import RewardModel
 from serl_suite.rewards.disagreements import Disagreements
-from serl_suite.rewards.frames import check_cameras
 from serl_suite.rewards.reward import Verdict
 from serl_suite.wire.messages import Observation
 from serl_suite.wire.spaces import EnvSpec
@@ -26,8 +25,7 @@ class SuccessReward:
     """
 
     def __init__(self, model: RewardModel, spec: EnvSpec, disagreements: Path | None = None) -> None:
-        check_cameras(spec, model.card.cameras, model.card.side, spec.task)
-        check_task(model, spec.task)
+        model.card.check(spec, spec.task)
         model.gate.check(spec)
         self.model, self._rate_hz = model, spec.rate_hz
         self._kept = (

@@ -85,7 +85,7 @@ def read_calibration(path: Path, camera: Camera | None = None) -> Calibration:
         raise BadCalibration(
             f"the calibration {path} cannot be read: {error.strerror}; make it: serl camera calibrate"
         ) from error
-    except (msgspec.DecodeError, ValueError, AttributeError) as error:  # the last two: numbers that are none
+    except (msgspec.DecodeError, ValueError, AttributeError) as error:  # dates, numbers that are none
         raise BadCalibration(f"{path}: {error}") from error
     if camera is not None:
         mine, its = (camera.serial, camera.width, camera.height), (

@@ -43,7 +43,7 @@ LIST = """List the cameras that are plugged in, and those of a rig.
   serl camera list --rig hardware/rigs/fr3.yaml"""
 
 Options = TypeVar("Options")
-PICTURES = (".png", ".jpg")
+PICTURES = (".png", ".jpg", ".jpeg")
 
 
 class BadFile(SerlError):
