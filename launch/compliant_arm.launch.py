@@ -10,6 +10,7 @@ from launch import LaunchDescription
 
 
 def generate_launch_description() -> LaunchDescription:
+    """Asked by `ros2 launch`: the arguments, and what they start."""
     return LaunchDescription(
         [
             DeclareLaunchArgument("namespace", default_value="/", description="Of the controller's topics."),

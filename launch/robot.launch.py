@@ -10,6 +10,7 @@ from launch import LaunchDescription
 
 
 def generate_launch_description() -> LaunchDescription:
+    """Asked by `ros2 launch`: the arguments, and what they start."""
     return LaunchDescription(
         [
             DeclareLaunchArgument("rig", default_value="hardware/rigs/fr3.yaml", description="The rig's file."),

@@ -7,6 +7,7 @@ from launch import LaunchDescription
 
 
 def generate_launch_description() -> LaunchDescription:
+    """Asked by `ros2 launch`: the arguments, and what they start."""
     return LaunchDescription(
         [
             DeclareLaunchArgument("task", default_value="FrankaPegInsert-v0", description="Whose scene is simulated."),

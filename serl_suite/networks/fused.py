@@ -40,6 +40,10 @@ def fused_mlp(x: Tensor, layers: list[list[Tensor]]) -> Tensor:
 class _FusedMLP(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:  # noqa: ANN401  # torch gives it no type
+        """As `fused_mlp`; keeps each hidden layer's input, normalised product and 1 / standard deviation.
+
+        Shape: (batch, inputs) -> (members, batch, outputs)
+        """
         y, kept = x.expand(len(parameters[0]), *x.shape), []
         for weight, bias, gain, shift in zip(*[iter(parameters[:-2])] * 4, strict=True):
             normed = torch.baddbmm(bias, y, weight)
@@ -57,6 +61,7 @@ class _FusedMLP(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        """Gradients of what `forward` took, None where none is needed. Shape: (members, batch, outputs) -> theirs"""
         kept, parameters = ctx.saved_tensors[: 3 * ctx.hidden + 1], ctx.saved_tensors[3 * ctx.hidden + 1 :]
         needs_x, needs_parameters = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
         grads: list[Tensor | None] = [None] * len(parameters)

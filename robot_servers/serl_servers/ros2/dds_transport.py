@@ -116,6 +116,7 @@ class _Subscription(Generic[Message]):
         self._reader, self._topic, self._wanted = reader, topic, wanted
 
     def take(self) -> Message | None:
+        """The newest message since the last call; None: none has come."""
         newest: Message | None = None
         for _ in range(DEPTH):
             try:
